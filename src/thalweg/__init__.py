@@ -1,0 +1,1 @@
+"""Which minimum does stochastic gradient descent select, why, and how do you change it?"""

@@ -1,0 +1,96 @@
+"""Stochastic gradient descent as most people mean it."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from thalweg.errors import InputError
+from thalweg.problem import FiniteSum, Params
+from thalweg.sampling.base import (
+    AbstractMemoryless,
+    Draw,
+    Moments,
+    check_size,
+    constant_weights,
+    population_index,
+)
+
+
+class Minibatch(AbstractMemoryless):
+    r"""A batch of B samples of the population, :math:`\hat g = \frac1B \sum_b \nabla f_{i_b}`.
+
+    With ``replace=True`` the :math:`i_b` are independent, i with probability :math:`a_i`, and
+
+    .. math:: C = \frac1B \Big(\sum_i a_i g_i g_i^\top - \nabla f \nabla f^\top\Big).
+
+    With ``replace=False`` (equal weights, or B = 1) they are a uniformly random subset and the
+    factor 1/B becomes :math:`(n-B)/(B(n-1))`.
+
+    Args:
+        size: The batch size B.
+        replace: Whether a sample may be drawn twice in a batch.
+
+    Raises:
+        InputError: B below 1; B > n, or unequal weights and B > 1, without replacement.
+    """
+
+    size: int = eqx.field(static=True)
+    replace: bool = eqx.field(static=True, default=False)
+    unbiased: ClassVar[bool] = True
+
+    def __check_init__(self) -> None:
+        check_size("Minibatch", self.size)
+
+    def check(self, problem: FiniteSum) -> None:
+        """The size against n, and equal weights for a subset."""
+        if self.replace:
+            return
+        check_size("Minibatch", self.size, problem)
+        if self.size > 1 and not problem.uniform:
+            raise InputError(
+                f"Minibatch({self.size}) without replacement needs equal weights, and they "
+                "differ; use replace=True (draws with the weights as probabilities)"
+            )
+
+    def draw(
+        self, problem: FiniteSum, params: Params, state: None, key: Key[Array, ""], step: Any
+    ) -> tuple[Draw, None]:
+        """B samples, each with weight 1/B."""
+        if self.replace or self.size == 1:
+            index = population_index(problem, key, self.size)
+        else:
+            index = _subset(key, problem.n, self.size)
+        return Draw(index, constant_weights(problem, 1.0 / self.size, self.size)), None
+
+    def moments(self, problem: FiniteSum, params: Params, state: Any = None) -> Moments:
+        r"""Both coefficients are :math:`a_i`."""
+        return Moments(problem.weights, problem.weights)
+
+    def variance_factor(self, problem: FiniteSum) -> float:
+        r"""1/B with replacement, :math:`(n-B)/(B(n-1))` without."""
+        if self.replace or self.size == 1:
+            return 1.0 / self.size
+        return (problem.n - self.size) / (self.size * (problem.n - 1))
+
+    def evaluations(self, problem: FiniteSum) -> float:
+        """B."""
+        return float(self.size)
+
+
+def _subset(key: Key[Array, ""], n: int, size: int) -> Int[Array, " size"]:
+    """A uniformly random subset by Floyd's algorithm: size^2 operations, whatever n.
+
+    R. W. Floyd, in J. Bentley, "Programming pearls: a sample of brilliance", CACM 30 (1987).
+    A permutation of all n costs a sort a step, some hundred times as much.
+    """
+    last = jnp.arange(n - size, n, dtype=jnp.int32)
+    tries = jax.random.randint(key, (size,), 0, last + 1, dtype=jnp.int32)
+
+    def place(b: Any, chosen: Array) -> Array:
+        taken = jnp.any((chosen == tries[b]) & (jnp.arange(size) < b))
+        return chosen.at[b].set(jnp.where(taken, last[b], tries[b]))
+
+    return jax.lax.fori_loop(0, size, place, jnp.zeros(size, dtype=jnp.int32))

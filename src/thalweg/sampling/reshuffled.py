@@ -1,0 +1,61 @@
+"""Random passes over the data."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from thalweg.problem import FiniteSum, Params
+from thalweg.sampling.base import AbstractSampler, Draw, check_size
+from thalweg.sampling.passes import batch_of_pass, steps_per_epoch
+
+
+class Reshuffled(AbstractSampler):
+    r"""Batches of B in the order of a permutation, a new one each pass ("random reshuffling").
+
+    Sample i has the weight :math:`n a_i / B`. A pass takes ceil(n/B) steps; its last batch is a
+    mean over what is left. The draws of a pass depend on each other: there is no covariance
+    :math:`C(\theta)` of a single one that would describe the noise.
+
+    Args:
+        size: The batch size B.
+
+    Raises:
+        InputError: B below 1 or above n.
+    """
+
+    size: int = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        check_size("Reshuffled", self.size)
+
+    def check(self, problem: FiniteSum) -> None:
+        """The size against n."""
+        check_size("Reshuffled", self.size, problem)
+
+    def init(self, problem: FiniteSum, params: Params) -> Int[Array, " n"]:
+        """Room for the permutation, drawn at step 0."""
+        return jnp.arange(problem.n, dtype=jnp.int32)
+
+    def draw(
+        self,
+        problem: FiniteSum,
+        params: Params,
+        state: Int[Array, " n"],
+        key: Key[Array, ""],
+        step: Any,
+    ) -> tuple[Draw, Int[Array, " n"]]:
+        """The next batch of the pass; a fresh permutation where a pass begins."""
+        position = step % steps_per_epoch(problem.n, self.size)
+        order = jax.lax.cond(
+            position == 0,
+            lambda: jax.random.permutation(key, problem.n).astype(jnp.int32),
+            lambda: state,
+        )
+        return Draw(*batch_of_pass(problem, order, position, self.size)), order
+
+    def evaluations(self, problem: FiniteSum) -> float:
+        """All n in a pass."""
+        return problem.n / steps_per_epoch(problem.n, self.size)

@@ -1,0 +1,233 @@
+"""Resampling-reweighting by gradient norms: An & Ying's section 3."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from thalweg.errors import InputError, known
+from thalweg.gradnorms import problem_gradient_norms, sample_gradient_norms
+from thalweg.problem import FiniteSum, Params
+from thalweg.sampling.base import (
+    AbstractMemoryless,
+    Draw,
+    Moments,
+    check_size,
+    one_a_group,
+    weighted_index,
+)
+
+
+class Reweighted(AbstractMemoryless):
+    r"""Samples drawn with probabilities from gradient norms, reweighted to keep the mean.
+
+    ``by="sample"``: with scores :math:`s_i = |\nabla f_i|` and :math:`S = \sum_i a_i s_i`, sample i
+    is drawn with probability :math:`p_i = a_i r_i` and weight :math:`1/(B r_i)`, where
+    :math:`r_i = (1-u) s_i/S + u` and u is the share of uniform draws mixed in. With u = 0 every
+    step has the length :math:`\eta S`, and
+
+    .. math:: C = \frac1B \Big(\sum_i \frac{a_i}{r_i} g_i g_i^\top - \nabla f \nabla f^\top\Big),
+
+    whose trace is at most SGD's (equation (7) and section 3 of An & Ying; Zhao & Zhang 2015).
+
+    ``by="group"``: one sample :math:`i_j` is drawn in each group, then group j with probability
+    :math:`f_j \propto A_j |\nabla f_{i_j}|`, and the gradient of *that* sample has the weight
+    :math:`A_j/(f_j B)` (An & Ying, section 4.1).
+
+    **Stale scores.** With ``refresh=k`` the scores are taken every k steps (by group: one sample a
+    group) and kept; by group, the sample is then drawn in its group anew at each step. The drawn
+    sample's weight is either
+
+    - ``stale="unbiased"``: from the probability it was drawn with. The mean stays
+      :math:`\nabla f` wherever no score is zero, but a sample whose gradient has grown since is
+      stepped on with a large weight, and the noise may exceed SGD's;
+    - ``stale="fixed-length"``: with its *current* norm instead of the kept one, a step of the kept
+      length :math:`\eta S` in its direction. **Biased**: :math:`E[\hat g] = \sum_i a_i s_i^{old}
+      g_i/|g_i|`.
+
+    Neither is right everywhere. A sample with zero gradient is never divided by: it has weight
+    zero. If all scores vanish the parameters are a fixed point; the draw says so.
+
+    Args:
+        size: The batch size B; draws are independent.
+        by: "sample" or "group".
+        refresh: Steps between scores, at least 1.
+        stale: "unbiased" or "fixed-length"; without effect if ``refresh`` is 1.
+        uniform: The share u of draws from the population, from 0 to 1; by sample only.
+
+    Raises:
+        InputError: An unknown option, or a number outside its range.
+    """
+
+    size: int = eqx.field(static=True)
+    by: str = eqx.field(static=True)
+    refresh: int = eqx.field(static=True)
+    stale: str = eqx.field(static=True)
+    uniform: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        size: int,
+        by: str = "sample",
+        refresh: int = 1,
+        stale: str = "unbiased",
+        *,
+        uniform: float = 0.0,
+    ):
+        check_size("Reweighted", size)
+        known(by, ("sample", "group"), "way of drawing (by=)")
+        known(stale, ("unbiased", "fixed-length"), "treatment of stale scores (stale=)")
+        if isinstance(refresh, bool) or not isinstance(refresh, int) or refresh < 1:
+            raise InputError(
+                f"refresh must be a whole number of steps, at least 1; got {refresh!r}"
+            )
+        if not 0 <= uniform <= 1:
+            raise InputError(f"uniform is a share of the draws, expected 0 to 1; got {uniform!r}")
+        if by == "group" and uniform > 0:
+            raise InputError("mixing with uniform draws needs by='sample'; by='group' has none")
+        self.size = size
+        self.by = by
+        self.refresh = refresh
+        self.stale = stale
+        self.uniform = float(uniform)
+
+    @property
+    def unbiased(self) -> bool:  # type: ignore[override]
+        """Whether the mean is the gradient (wherever no kept score is zero)."""
+        return self.refresh == 1 or self.stale == "unbiased"
+
+    def check(self, problem: FiniteSum) -> None:
+        """Groups, if drawn by group."""
+        if self.by == "group":
+            problem.require_groups()
+
+    def init(self, problem: FiniteSum, params: Params) -> Float[Array, " scores"] | None:
+        """Room for the scores, taken at step 0; nothing to keep if they are always fresh."""
+        if self.refresh == 1:
+            return None
+        count = problem.n if self.by == "sample" else problem.n_groups
+        return jnp.zeros(count, dtype=_dtype(params))
+
+    def draw(
+        self,
+        problem: FiniteSum,
+        params: Params,
+        state: Float[Array, " scores"] | None,
+        key: Key[Array, ""],
+        step: Any,
+    ) -> tuple[Draw, Float[Array, " scores"] | None]:
+        """B draws; scores are taken where ``step`` is a multiple of ``refresh``."""
+        key_scores, key_draw = jax.random.split(key)
+        if self.by == "group" and self.refresh == 1:
+            return self._draw_of_groups(problem, params, key_draw), None
+        if state is None:
+            scores = problem_gradient_norms(problem, params)
+        else:
+            scores = jax.lax.cond(
+                step % self.refresh == 0,
+                lambda: self._take_scores(problem, params, key_scores),
+                lambda: state,
+            )
+        draw = self._draw_of_samples(problem, params, scores, key_draw)
+        return draw, None if state is None else scores
+
+    def moments(self, problem: FiniteSum, params: Params, state: Any = None) -> Moments:
+        r"""First :math:`a_i r_i/r_i'`, second :math:`a_i r_i/r_i'^2` (r': current norms if biased).
+
+        By group with fresh scores the second is :math:`a_i (A_j + (S - A_j \bar s_j)/s_i)` with the
+        group's mean norm :math:`\bar s_j`: the expectation over what the other groups drew.
+        """
+        norms = problem_gradient_norms(problem, params)
+        weights = problem.weights.astype(norms.dtype)
+        if state is None and self.by == "group":
+            return _group_moments(problem, weights, norms)
+        scores = norms if state is None else state
+        ratio, total = self._ratio(problem, scores)
+        used = ratio if self._keeps_weights(state) else self._mix(norms, total)
+        inverse = _inverse(used)
+        return Moments(weights * ratio * inverse, weights * ratio * jnp.square(inverse))
+
+    def evaluations(self, problem: FiniteSum) -> float:
+        """B gradients, the norms for the scores, and B current norms where these are used."""
+        if self.by == "group" and self.refresh == 1:
+            return float(self.size * (problem.n_groups + 1))
+        scored = problem.n if self.by == "sample" else problem.n_groups
+        drawn = self.size if self.unbiased else 2 * self.size
+        return drawn + scored / self.refresh
+
+    def _keeps_weights(self, state: Any) -> bool:
+        return state is None or self.stale == "unbiased"
+
+    def _take_scores(
+        self, problem: FiniteSum, params: Params, key: Key[Array, ""]
+    ) -> Float[Array, " scores"]:
+        if self.by == "sample":
+            return problem_gradient_norms(problem, params)
+        return _norms_of(problem, params, one_a_group(problem, key))
+
+    def _ratio(
+        self, problem: FiniteSum, scores: Float[Array, " scores"]
+    ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+        """The r_i of all samples, and S."""
+        if self.by == "group":
+            scores = scores[problem.require_groups()]
+        total = jnp.dot(problem.weights.astype(scores.dtype), scores)
+        return self._mix(scores, total), total
+
+    def _mix(self, scores: Array, total: Float[Array, ""]) -> Array:
+        """The ratio r = (1-u) s/S + u; draws from the population where all scores vanish."""
+        safe = jnp.where(total > 0, total, jnp.ones_like(total))
+        mixed = (1 - self.uniform) * scores / safe + self.uniform
+        return jnp.where(total > 0, mixed, jnp.ones_like(mixed))
+
+    def _draw_of_samples(
+        self,
+        problem: FiniteSum,
+        params: Params,
+        scores: Float[Array, " scores"],
+        key: Key[Array, ""],
+    ) -> Draw:
+        ratio, total = self._ratio(problem, scores)
+        index = weighted_index(key, problem.weights.astype(ratio.dtype) * ratio, self.size)
+        if self.unbiased:
+            used = ratio[index]
+        else:
+            used = self._mix(_norms_of(problem, params, index), total)
+        return Draw(index, _inverse(used) / self.size, total == 0)
+
+    def _draw_of_groups(self, problem: FiniteSum, params: Params, key: Key[Array, ""]) -> Draw:
+        def one(key: Key[Array, ""]) -> tuple[Array, Array]:
+            key_samples, key_group = jax.random.split(key)
+            drawn = one_a_group(problem, key_samples)
+            norms = _norms_of(problem, params, drawn)
+            proportions = problem.group_weights.astype(norms.dtype)
+            ratio = self._mix(norms, jnp.dot(proportions, norms))
+            group = weighted_index(key_group, proportions * ratio, 1)[0]
+            return drawn[group], _inverse(ratio[group]) / self.size
+
+        return Draw(*jax.vmap(one)(jax.random.split(key, self.size)))
+
+
+def _group_moments(problem: FiniteSum, weights: Array, norms: Array) -> Moments:
+    groups = problem.require_groups()
+    group_weights = problem.group_weights.astype(norms.dtype)
+    # A_j times the group's mean norm.
+    group_scores = jax.ops.segment_sum(weights * norms, groups, problem.n_groups)
+    others = (jnp.sum(group_scores) - group_scores)[groups]
+    return Moments(weights, weights * (group_weights[groups] + others * _inverse(norms)))
+
+
+def _norms_of(problem: FiniteSum, params: Params, index: Int[Array, " draws"]) -> Array:
+    return sample_gradient_norms(problem.loss, params, problem.samples(index))
+
+
+def _inverse(ratio: Array) -> Array:
+    """1/r, and 0 where r is 0: such a sample is not stepped on."""
+    positive = ratio > 0
+    return jnp.where(positive, 1 / jnp.where(positive, ratio, jnp.ones_like(ratio)), 0.0)
+
+
+def _dtype(params: Params) -> Any:
+    return jnp.result_type(*jax.tree.leaves(params))
