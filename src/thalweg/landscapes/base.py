@@ -1,11 +1,13 @@
 """What an analytic problem says of itself."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtyping import Array, Float
 
+from thalweg.errors import InputError
 from thalweg.problem import FiniteSum
 
 
@@ -60,3 +62,10 @@ class Landscape:
     saddles: tuple[KnownPoint, ...] = ()
     smooth: bool = True
     reading: Mapping[str, str] = field(default_factory=dict)
+
+
+def positive(value: float, option: str) -> float:
+    """Return an option that has to be a finite number above zero; InputError otherwise."""
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{option} is {value}; expected a finite number above zero")
+    return value

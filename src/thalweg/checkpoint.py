@@ -1,0 +1,94 @@
+"""A file from which a killed run goes on."""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import jax
+import numpy as np
+
+from thalweg.errors import InputError
+
+_SECONDS_BETWEEN = 10.0
+
+
+class Checkpoint:
+    """Arrays in an ``.npz`` file, replaced as a whole so that a kill leaves the previous one.
+
+    Args:
+        path: The file; its folder must be there and writable.
+        identity: A digest of everything the run is made from; a file with another is refused.
+
+    Raises:
+        InputError: A folder that is missing or cannot be written, before any work.
+    """
+
+    def __init__(self, path: str | Path, identity: str):
+        self.path = Path(path)
+        self.identity = identity
+        self._written = time.monotonic()
+        check_writable(self.path.parent)
+
+    def due(self) -> bool:
+        """Whether the last one is old enough."""
+        return time.monotonic() - self._written > _SECONDS_BETWEEN
+
+    def save(self, arrays: list[np.ndarray]) -> None:
+        """Write the arrays and the identity."""
+        part = self.path.with_name(self.path.name + ".part")
+        named = {f"array_{i}": array for i, array in enumerate(arrays)}
+        with part.open("wb") as file:
+            np.savez(file, identity=np.array(self.identity), **named)  # type: ignore[arg-type]
+        part.replace(self.path)
+        self._written = time.monotonic()
+
+    def load(self) -> list[np.ndarray] | None:
+        """The arrays, or None if there is no file yet.
+
+        Raises:
+            InputError: A file that is damaged or of another run.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                identity = str(file["identity"])
+                arrays = [file[f"array_{i}"] for i in range(len(file.files) - 1)]
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise InputError(
+                f"the checkpoint {self.path} cannot be read ({error}); delete it to start afresh"
+            ) from error
+        if identity != self.identity:
+            raise InputError(
+                f"the checkpoint {self.path} belongs to a run with other arguments; give another "
+                "file or delete it to start afresh"
+            )
+        return arrays
+
+
+def fingerprint(tree: Any) -> str:
+    """A digest of a pytree's arrays: values, shapes, types and places (not of its functions)."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, bool)):
+            continue
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(np.asarray(leaf))
+        digest.update(f"{jax.tree_util.keystr(path)}:{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def check_writable(folder: Path) -> None:
+    """Raise InputError unless files can be written in the folder."""
+    probe = folder / ".thalweg-probe"
+    try:
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write in {folder} ({error.strerror or error}); give another folder"
+        ) from error

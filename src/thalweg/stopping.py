@@ -1,0 +1,51 @@
+"""When a chain stops: predicates on its parameters, for ``simulate(exit=...)``.
+
+Any function from params to a boolean will do; these compile once for all boxes and balls.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from thalweg.errors import InputError
+
+
+class LeftBox(eqx.Module):
+    r"""True outside the closed box :math:`lower \le \theta \le upper` (arrays of shape (d,)).
+
+    One-sided regions have an infinite corner: ``LeftBox(-0.5, jnp.inf)`` stops below -0.5.
+    """
+
+    lower: Float[Array, "..."]
+    upper: Float[Array, "..."]
+
+    def __init__(self, lower: Any, upper: Any):
+        self.lower = jnp.asarray(lower, dtype=jnp.result_type(float))
+        self.upper = jnp.asarray(upper, dtype=jnp.result_type(float))
+        if bool(jnp.any(jnp.isnan(self.lower) | jnp.isnan(self.upper) | (self.lower > self.upper))):
+            raise InputError(f"the box from {lower} to {upper} is empty; lower must be below upper")
+
+    def __call__(self, params: Float[Array, "..."]) -> Bool[Array, ""]:
+        """Whether params are outside."""
+        lower, upper = self.lower.astype(params.dtype), self.upper.astype(params.dtype)
+        return jnp.any((params < lower) | (params > upper))
+
+
+class EnteredBall(eqx.Module):
+    r"""True where :math:`|\theta - c| \le r`, with the centre c of shape (d,)."""
+
+    center: Float[Array, "..."]
+    radius: Float[Array, ""]
+
+    def __init__(self, center: Any, radius: float):
+        self.center = jnp.asarray(center, dtype=jnp.result_type(float))
+        self.radius = jnp.asarray(radius, dtype=jnp.result_type(float))
+        if not float(radius) > 0:
+            raise InputError(f"the radius of a ball must be positive, got {radius}")
+
+    def __call__(self, params: Float[Array, "..."]) -> Bool[Array, ""]:
+        """Whether params are inside."""
+        offset = params - self.center.astype(params.dtype)
+        return jnp.sum(jnp.square(offset)) <= jnp.square(self.radius).astype(params.dtype)
