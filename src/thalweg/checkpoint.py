@@ -1,6 +1,7 @@
 """A file from which a killed run goes on."""
 
 import hashlib
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,13 @@ class Checkpoint:
 
 
 def fingerprint(tree: Any) -> str:
-    """A digest of a pytree's arrays: values, shapes, types and places (not of its functions)."""
-    digest = hashlib.sha256()
+    """A digest of a pytree: its arrays, options and the names of its functions (not their code)."""
+    # The structure names the options; addresses differ from process to process.
+    structure = re.sub(r" at 0x[0-9a-f]+", "", str(jax.tree.structure(tree)))
+    digest = hashlib.sha256(structure.encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if callable(leaf):
+            digest.update(getattr(leaf, "__qualname__", type(leaf).__name__).encode())
         if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, bool)):
             continue
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):

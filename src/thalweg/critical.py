@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +14,22 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from thalweg.curvature import hessian, nonuniformity_operator
 from thalweg.errors import InputError
+from thalweg.flow import Ends, follow, in_blocks
 from thalweg.problem import FiniteSum, Params
 
 # A Hessian of more parameters is not written out.
 _LARGEST_DENSE = 1024
-# All lengths below are shares of the diagonal of the box (or of the distance between the minima).
-_REST = 1e-10  # a Newton step this short ends a descent
-_ACCURACY = 1e-5  # error of one step along the flow
-_SAME = 1e-6  # two ends this near are one minimum
-_MARGIN = 0.01  # how far outside the box a minimum still counts
-_FAR = 10.0  # a descent this far away has left
-_STEPS = 2048
+# Lengths as shares of the diagonal of the box: two ends this near are one minimum, ...
+_SAME = 1e-6
+# ... this far outside the box a minimum still counts.
+_MARGIN = 0.01
 # A curvature below this share of the usual one makes a minimum degenerate.
 _DEGENERATE = 1e-9
+# Radii around a minimum, as shares of the largest, and directions for each dimension.
+_RADII = 1.5 ** np.arange(-19.0, 1.0)
+_DIRECTIONS = 32
+# A flow that comes to rest this near to a minimum (a share of half the way to the next) is its own.
+_NEAR = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +106,11 @@ def minima(
 ) -> list[CriticalPoint]:
     r"""The isolated minima in a box, the deepest first.
 
-    From uniformly random starts :math:`d\theta/dt = -\nabla f` is followed by exponential
-    Rosenbrock-Euler steps, :math:`\theta \to \theta - h\,\varphi_1(-hH)\nabla f` with
-    :math:`\varphi_1(z) = (e^z - 1)/z`. They are exact where f is quadratic, so that the step size,
-    controlled by the change of the gradient that H does not foresee, grows without bound near a
-    minimum and the last steps are Newton's. A descent is at rest once the Newton step is shorter
-    than 1e-10 of the diagonal of the box (in float32: eight units of rounding). Ends nearer
-    than 1e-6 of the diagonal are one minimum; ends outside the box (enlarged by a hundredth) and
-    ends on plateaus of exactly zero gradient are dropped.
+    From uniformly random starts the gradient flow is followed to rest (:mod:`thalweg.flow`; its
+    last steps are Newton's, the very last shorter than 1e-10 of the diagonal of the box, in float32
+    eight units of rounding). Kept are ends with a positive definite Hessian in the box enlarged by
+    a hundredth; ends nearer to each other than 1e-6 of the diagonal are one minimum. A start on a
+    plateau of exactly zero gradient finds nothing.
 
     How sure is it? A minimum whose basin of the flow fills the share q of the box is missed with
     probability (1-q)^starts: 1e-3 for q = 0.1 and 64 starts. ``hits`` counts the starts that ended
@@ -154,14 +154,16 @@ def basin(
 ) -> Int[Array, " chains"]:
     r"""Whose basin of the gradient flow each end point is in: an index into ``points``, or -1.
 
-    A chain near a minimum needs no flow. Around each minimum the largest ellipsoid is taken (in
-    the metric of the Hessian there, a ball at a kink; up to half the distance to the next minimum)
-    out to which f rises; whoever is inside, and lower than half the rim, cannot cross the rim by
-    going down. The others follow the flow, as in :func:`minima`, until they are. -1 is for chains that are
-    not finite, flow away, rest elsewhere, or do not arrive within 2048 steps.
+    On a line that is the next minimum in the direction in which f falls: one gradient a point.
+    In more dimensions, a point near a minimum needs no flow either. Around each minimum the largest
+    ellipsoid is taken (in the metric of the Hessian there, a ball at a kink; up to half the
+    distance to the next minimum) out to which f rises, judged at 20 radii and 34 d directions; who
+    is inside, and lower than half the rim, cannot cross the rim by going down. The others follow
+    the flow (:mod:`thalweg.flow`) until they are. -1 is for points that are not finite, flow away,
+    rest elsewhere, or do not arrive within 512 steps.
 
-    The rim is f at a finite number of radii and directions (all of them in one dimension). ``points`` should hold all
-    minima: one that is missing has its basin, or a part of it, counted as -1 or as a neighbour's.
+    ``points`` should hold all minima: one that is missing has its basin, or a part of it, counted
+    as -1 or as a neighbour's.
 
     Args:
         problem: The objective.
@@ -181,12 +183,161 @@ def basin(
             "expected the same dimension"
         )
     problem.check_params(centres[0])
-    # A lone minimum is far from nothing: there the chains give the length.
-    finite = np.isfinite(np.asarray(params)).all(axis=1)
-    scale = _length(centres if len(centres) > 1 else params[finite], centres)
-    hoods = _neighbourhoods(problem, centres, _reach(centres, scale))
-    owner = np.full(len(params), -1)
-    owner[finite] = _in_blocks(partial(_captured, problem, hoods), params[finite])
-    waiting = np.flatnonzero(finite & (owner < 0))
-    owner[waiting] = ...
-    return jnp.asarray(owner, dtype=jnp.int32)
+    if params.shape[1] == 1:
+        return _basin_on_line(problem, centres[:, 0], params[:, 0])
+    owner = np.full(len(params), -1, dtype=np.int32)
+    finite = np.flatnonzero(np.isfinite(np.asarray(params)).all(axis=1))
+    if finite.size == 0:
+        return jnp.asarray(owner)
+    hoods = _neighbourhoods(problem, centres, _reach(centres, params[finite]))
+    owner[finite] = _owners(problem, hoods, params[finite])
+    waiting = finite[owner[finite] < 0]
+    if waiting.size:
+        owner[waiting] = _arrivals(problem, hoods, _padded(params[waiting]))[: waiting.size]
+    return jnp.asarray(owner)
+
+
+class _Neighbourhoods(NamedTuple):
+    """Ellipsoids around minima that the flow cannot leave from below the barrier.
+
+    Inside ellipsoid j are the points with ``|inverses[j] @ (point - centres[j])| < radii[j]``.
+    """
+
+    centres: Float[Array, "minima d"]
+    inverses: Float[Array, "minima d d"]
+    radii: Float[Array, " minima"]
+    barriers: Float[Array, " minima"]
+    reach: Float[Array, " minima"]
+
+
+def _checked_box(
+    problem: FiniteSum, lower: Float[Array, " d"], upper: Float[Array, " d"]
+) -> tuple[Array, Array]:
+    if not bool(jnp.all(jnp.isfinite(lower) & jnp.isfinite(upper) & (lower < upper))):
+        raise InputError(f"the box from {lower} to {upper}; expected finite corners, lower < upper")
+    problem.check_params(lower)
+    return lower, upper.astype(lower.dtype)
+
+
+def _distinct(points: np.ndarray, tolerance: float) -> list[tuple[np.ndarray, int]]:
+    """The points that differ by more than the tolerance, each with how often it occurs."""
+    groups: list[tuple[np.ndarray, int]] = []
+    while len(points):
+        same = np.linalg.norm(points - points[0], axis=1) <= tolerance
+        groups.append((points[0], int(same.sum())))
+        points = points[~same]
+    return groups
+
+
+def _reach(centres: Array, params: Array) -> Array:
+    """Half the distance from each minimum to the next; for a lone one, to the farthest chain."""
+    if len(centres) == 1:
+        farthest = jnp.max(jnp.linalg.norm(params - centres[0], axis=1), keepdims=True)
+        return jnp.maximum(farthest, jnp.finfo(params.dtype).eps)
+    apart = jnp.linalg.norm(centres[:, None] - centres, axis=2)
+    return jnp.min(jnp.where(jnp.eye(len(centres), dtype=bool), jnp.inf, apart), axis=1) / 2
+
+
+def _padded(points: Array) -> Array:
+    """As many points as the next power of two, the last repeated: few shapes are compiled."""
+    length = 1 << (len(points) - 1).bit_length()
+    return jnp.concatenate([points, jnp.repeat(points[-1:], length - len(points), axis=0)])
+
+
+@jax.jit
+def _value_and_gradient(problem: FiniteSum, params: Params) -> tuple[Array, Array]:
+    return problem.value(params), ravel_pytree(problem.gradient(params))[0]
+
+
+@jax.jit
+def _descend(problem: FiniteSum, starts: Array, centre: Array, scale: Array) -> Ends:
+    def one(start: Array) -> Ends:
+        return follow(problem, start, centre, scale, lambda point: jnp.asarray(False))
+
+    return in_blocks(problem, one, starts)
+
+
+@jax.jit
+def _basin_on_line(problem: FiniteSum, centres: Array, points: Array) -> Array:
+    """The next minimum in the direction in which f falls."""
+    order = jnp.argsort(centres)
+    slopes = in_blocks(problem, problem.gradient, points[:, None])[:, 0]
+    left = jnp.searchsorted(centres[order], points, side="right") - 1
+    right = jnp.searchsorted(centres[order], points, side="left")
+    place = jnp.where(slopes > 0, left, right)
+    # At a gradient of zero: on a minimum, where left is right, or on a maximum or plateau.
+    lands = (place >= 0) & (place < centres.size) & ((slopes != 0) | (left == right))
+    return jnp.where(lands & jnp.isfinite(points), order[place], -1).astype(jnp.int32)
+
+
+@jax.jit
+def _neighbourhoods(problem: FiniteSum, centres: Array, reach: Array) -> _Neighbourhoods:
+    d = centres.shape[1]
+    directions = _directions(d).astype(centres.dtype)
+
+    def one(centre: Array, reach: Array) -> tuple[Array, Array, Array]:
+        frame, inverse = _frame(jax.jacfwd(problem.gradient)(centre))
+        radii = reach * jnp.asarray(_RADII, centres.dtype)
+        rim = centre + radii[:, None, None] * (directions @ frame.T)
+        values = in_blocks(problem, problem.value, rim.reshape(-1, d)).reshape(len(radii), -1)
+        radius, barrier = _rise(problem.value(centre), jnp.min(values, axis=1), radii)
+        return inverse, radius, barrier
+
+    inverses, radii, barriers = jax.lax.map(lambda x: one(*x), (centres, reach))
+    return _Neighbourhoods(centres, inverses, radii, barriers, reach)
+
+
+def _directions(d: int) -> Array:
+    random = jax.random.normal(jax.random.key(0), (_DIRECTIONS * d, d))
+    axes = jnp.eye(d, dtype=random.dtype)
+    return jnp.concatenate([axes, -axes, random / jnp.linalg.norm(random, axis=1, keepdims=True)])
+
+
+def _frame(H: Array) -> tuple[Array, Array]:
+    """H^(-1/2) with a longest axis of 1, and its inverse; the identity if H is no metric."""
+    curvatures, vectors = jnp.linalg.eigh(H)
+    axes = jnp.sqrt(curvatures / curvatures[0])
+    good = (curvatures[0] > 0) & (axes[-1] < 1e4)
+    axes = jnp.where(good, axes, 1)
+    vectors = jnp.where(good, vectors, jnp.eye(len(H), dtype=H.dtype))
+    return vectors / axes, axes[:, None] * vectors.T
+
+
+def _rise(bottom: Array, lowest: Array, radii: Array) -> tuple[Array, Array]:
+    """The radius out to which f rises, and half its height there; radius 0 if it does not."""
+    before = jnp.concatenate([bottom[None], lowest[:-1]])
+    # A location that is known to a few digits only is not the lowest point of its surroundings.
+    inexact = jnp.cumprod(lowest <= bottom).astype(bool)
+    last = jnp.sum(jnp.cumprod(inexact | (lowest > before))) - 1
+    rises = (last >= 0) & (lowest[last] > bottom)
+    return jnp.where(rises, radii[last], 0), (bottom + lowest[last]) / 2
+
+
+def _owner(problem: FiniteSum, hoods: _Neighbourhoods, point: Array) -> Array:
+    """The minimum whose neighbourhood holds the point for good, or -1."""
+    offsets = jnp.einsum("jab,jb->ja", hoods.inverses, point - hoods.centres)
+    held = jnp.linalg.norm(offsets, axis=1) < hoods.radii
+    held &= problem.value(point) < hoods.barriers
+    return jnp.where(jnp.any(held), jnp.argmax(held), -1)
+
+
+@jax.jit
+def _owners(problem: FiniteSum, hoods: _Neighbourhoods, points: Array) -> Array:
+    return in_blocks(problem, partial(_owner, problem, hoods), points)
+
+
+@jax.jit
+def _arrivals(problem: FiniteSum, hoods: _Neighbourhoods, starts: Array) -> Array:
+    """The minimum that the flow from each start comes to, or -1."""
+    centre = jnp.mean(hoods.centres, axis=0)
+    scale = 2 * jnp.max(hoods.reach)
+
+    def one(start: Array) -> Array:
+        end = follow(problem, start, centre, scale, lambda p: _owner(problem, hoods, p) >= 0)
+        distances = jnp.linalg.norm(end.point - hoods.centres, axis=1)
+        nearest = jnp.argmin(distances / hoods.reach)
+        near = end.at_rest & (distances[nearest] < _NEAR * hoods.reach[nearest])
+        owner = _owner(problem, hoods, end.point)
+        return jnp.where(owner >= 0, owner, jnp.where(near, nearest, -1))
+
+    return in_blocks(problem, one, starts)

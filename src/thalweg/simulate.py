@@ -17,6 +17,7 @@ from thalweg.errors import InputError
 from thalweg.problem import Params, describe
 from thalweg.record import Record
 from thalweg.run import Run
+from thalweg.stopping import check_exit
 
 Progress = Callable[[int, int], None]
 Exit = Callable[[Any], Any]
@@ -120,12 +121,14 @@ def simulate(
         key, count, starts = earlier.key, earlier.exit_step.shape[0], None
     else:
         key, starts, count = _checked_start(dynamics, start, key, chains, per_chain)
+    check_exit(exit, starts if earlier is None else earlier.params)
     setting = _Setting(dynamics, exit, record, jnp.asarray(bound, jnp.result_type(float)), key)
     position = _begin(setting, starts, count) if earlier is None else earlier.state
     saved = None
     if checkpoint is not None:
         saved = Checkpoint(checkpoint, fingerprint((setting, position.blocks, position.step)))
         position = _restored(position, saved.load(), count)
+        _check_ahead(position, steps, checkpoint)
     position, rate = _go_on(setting, position, steps, count, progress, saved)
     return _result(setting, position, steps, count, rate)
 
@@ -238,8 +241,8 @@ def _step(setting: _Setting, chains: Chains, keys: Array, k: Array) -> Chains:
     left = moved & _exits(setting.exit, state.params)
     counted = moved & (k >= setting.record.burn_in)
     sums = {
-        name: _where(counted, jax.tree.map(jnp.add, total, jax.vmap(f)(state.params)), total)
-        for (name, f), total in zip(setting.record.means.items(), chains.sums.values(), strict=True)
+        name: _where(counted, jax.tree.map(jnp.add, chains.sums[name], values), chains.sums[name])
+        for name, values in _summands(setting.record, state.params).items()
     }
     return Chains(
         chains.index,
@@ -257,8 +260,8 @@ def _first_block(setting: _Setting, starts: Params, index: Array, padding: Array
     state = jax.vmap(setting.dynamics.init)(starts)
     out = padding | _exits(setting.exit, starts)
     sums = {
-        name: jax.tree.map(jnp.zeros_like, jax.vmap(f)(starts))
-        for name, f in setting.record.means.items()
+        name: jax.tree.map(jnp.zeros_like, values)
+        for name, values in _summands(setting.record, starts).items()
     }
     never = jnp.full(index.shape, -1, dtype=jnp.int32)
     zero = jnp.zeros_like(never)
@@ -297,7 +300,7 @@ def _block_size(dynamics: AbstractDynamics, starts: Params) -> int:
 def _result(setting: _Setting, position: Position, steps: int, count: int, rate: float) -> Run:
     chains = jax.tree.map(lambda *x: jnp.concatenate(x)[:count], *position.blocks)
     means = {
-        name: jax.tree.map(lambda s: s / _trailing(chains.counts, s), total)
+        name: jax.tree.map(lambda s: s / _trailing(chains.counts, s).astype(s.dtype), total)
         for name, total in chains.sums.items()
     }
     return Run(
@@ -342,6 +345,16 @@ def _observe(record: Record, params: Params) -> Any:
     return {name: jax.vmap(f)(params) for name, f in record.values.items()}
 
 
+def _summands(record: Record, params: Params) -> dict[str, Any]:
+    """What the means add up; events count as 0 and 1 (a sum of booleans would be a boolean)."""
+
+    def number(x: Array) -> Array:
+        inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+        return x if inexact else x.astype(jnp.result_type(float))
+
+    return {name: jax.tree.map(number, jax.vmap(f)(params)) for name, f in record.means.items()}
+
+
 def _joined(blocks: list[Any], count: int, made: int) -> Any:
     """What the blocks observed, chains joined and without padding and void records."""
     return jax.tree.map(
@@ -362,7 +375,9 @@ def _exits(exit: Exit | None, params: Params) -> Array:
 
 def _within(params: Params, bound: Array) -> Array:
     """False if a component is beyond the bound or not finite (no comparison with NaN is true)."""
-    inside = [jnp.all(jnp.abs(x) <= bound.astype(x.dtype)) for x in jax.tree.leaves(params)]
+    leaves = jax.tree.leaves(params)
+    # The bound itself may be infinite, if only in the type of the parameters.
+    inside = [jnp.all(jnp.isfinite(x) & (jnp.abs(x) <= bound.astype(x.dtype))) for x in leaves]
     return jnp.all(jnp.stack(inside))
 
 
@@ -372,7 +387,6 @@ def _where(condition: Array, new: Any, old: Any) -> Any:
 
 def _trailing(x: Array, like: Array) -> Array:
     """Chain-wise values with the axes of ``like``."""
-    x = x if x.dtype == bool else x.astype(like.dtype)
     return x.reshape(x.shape + (1,) * (like.ndim - 1))
 
 
@@ -383,6 +397,14 @@ def _check_numbers(steps: int, chains: int | None, bound: float) -> None:
         raise InputError(f"chains must be at least 1, got {chains}")
     if not bound > 0:
         raise InputError(f"bound must be positive, got {bound}")
+
+
+def _check_ahead(position: Position, steps: int, checkpoint: str | Path) -> None:
+    if position.step > steps:
+        raise InputError(
+            f"the checkpoint {checkpoint} is at step {position.step} and steps= is {steps}; "
+            "ask for at least as many or give another file"
+        )
 
 
 def _check_continued(run: Run, steps: int, key: Any, chains: int | None, record: Record) -> None:
@@ -399,14 +421,20 @@ def _check_continued(run: Run, steps: int, key: Any, chains: int | None, record:
         )
 
 
+def _typed_key(key: Any) -> Key[Array, ""]:
+    if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1:
+        key = jax.random.wrap_key_data(key)
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed or key.shape != ():
+        raise InputError(f"simulate needs one key=, for example jax.random.key(0); got {key!r}")
+    return key
+
+
 def _checked_start(
     dynamics: AbstractDynamics, start: Params, key: Any, chains: int | None, per_chain: bool
 ) -> tuple[Any, Params, int]:
     """The typed key, starts with a leading axis of chains, and how many."""
-    if key is None:
-        raise InputError("simulate needs key=, for example jax.random.key(0)")
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
+    key = _typed_key(key)
     start = jax.tree.map(jnp.asarray, start)
     for path, leaf in jax.tree_util.tree_leaves_with_path(start):
         if not bool(jnp.all(jnp.isfinite(leaf))):

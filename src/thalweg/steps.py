@@ -77,6 +77,7 @@ def damped(
         steps_per_epoch: Iterations an epoch; k is the number of the epoch, from 0.
     """
     _check_step("initial", initial)
+    _check_epoch(steps_per_epoch)
     if not (math.isfinite(alpha) and alpha >= 0):
         raise InputError(f"alpha must be a finite number, at least 0; got {alpha!r}")
 
@@ -120,6 +121,13 @@ def _check_step(name: str, value: Any) -> None:
         raise InputError(f"{name} must be positive and finite, got {number!r}")
 
 
+def _check_epoch(steps_per_epoch: Any) -> None:
+    if isinstance(steps_per_epoch, bool) or not isinstance(steps_per_epoch, int):
+        raise InputError(f"steps_per_epoch must be a whole number, got {steps_per_epoch!r}")
+    if steps_per_epoch < 1:
+        raise InputError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
+
+
 def _decreasing(
     initial: float,
     period: float,
@@ -129,6 +137,7 @@ def _decreasing(
 ) -> optax.Schedule:
     _check_step("initial", initial)
     _check_step("period", period)
+    _check_epoch(steps_per_epoch)
     rounded = _ROUNDINGS[known(rounding, _ROUNDINGS, "rounding")]
 
     def schedule(count: Any) -> Array:

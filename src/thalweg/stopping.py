@@ -6,10 +6,31 @@ Any function from params to a boolean will do; these compile once for all boxes 
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from thalweg.errors import InputError
+from thalweg.problem import describe
+
+
+def check_exit(exit: Any, params: Any) -> None:
+    """Raise InputError unless ``exit`` gives one boolean a chain (params: chains first)."""
+    if exit is None:
+        return
+    chain = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
+    try:
+        out = jax.eval_shape(exit, chain)
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"exit= cannot be evaluated on these parameters ({describe(chain)}): "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    if getattr(out, "shape", None) != () or out.dtype != bool:
+        raise InputError(
+            f"exit= must return one boolean, got {describe(out)}; "
+            "reduce it over the components (jnp.any or jnp.all)"
+        )
 
 
 class LeftBox(eqx.Module):

@@ -96,7 +96,8 @@ def _download(name: str, data_dir: str | Path | None) -> dict[str, Path]:
     except (OSError, ValueError) as error:
         # Network errors are OSError, a wrong checksum is ValueError.
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise _unavailable(name, data_dir, f"the download of {url} failed: {reason}") from error
+        shown = reason if len(reason) <= 160 else reason[:157] + "..."
+        raise _unavailable(name, data_dir, f"the download of {url} failed: {shown}") from error
     paths = locate(name, folder.parent)
     if paths is None:
         raise _unavailable(name, data_dir, f"what {url} sent holds other files")
@@ -108,7 +109,9 @@ def _packing(url: str) -> str:
 
 
 def _unavailable(name: str, data_dir: str | Path | None, reason: str) -> InputError:
-    files = ", ".join(file.name for file in SOURCES[name].files)
+    files = ", ".join(file.name for file in SOURCES[name].files if not file.optional)
+    optional = ", ".join(file.name for file in SOURCES[name].files if file.optional)
+    files += f" and any of {optional}" if optional else ""
     folder = _given(data_dir)
     where = f"are not in {folder}" if folder else "are in no folder named"
     return InputError(

@@ -155,7 +155,8 @@ def weighted_index(
 
     An entry of zero weight is never drawn; all zero gives the last index.
     """
-    cumulative = jnp.cumsum(weights)
+    # XLA adds in a tree: its sums wobble by rounding, also where the weight is zero.
+    cumulative = jax.lax.cummax(jnp.where(weights > 0, jnp.cumsum(weights), 0))
     u = jax.random.uniform(key, (size,), dtype=cumulative.dtype)
     index = _above(cumulative, u * cumulative[-1], cumulative[-1])
     return jnp.minimum(index, weights.shape[0] - 1)

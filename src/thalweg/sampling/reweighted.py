@@ -48,7 +48,8 @@ class Reweighted(AbstractMemoryless):
       g_i/|g_i|`.
 
     Neither is right everywhere. A sample with zero gradient is never divided by: it has weight
-    zero. If all scores vanish the parameters are a fixed point; the draw says so.
+    zero. If the gradients of all samples vanish the parameters are a fixed point; the draw says so
+    (by group, it knows only if every group is a single sample).
 
     Args:
         size: The batch size B; draws are independent.
@@ -160,6 +161,10 @@ class Reweighted(AbstractMemoryless):
     def _keeps_weights(self, state: Any) -> bool:
         return state is None or self.stale == "unbiased"
 
+    def _shows_all(self, problem: FiniteSum) -> bool:
+        """Whether the scores are of all samples: by group they are of one in each."""
+        return self.by == "sample" or problem.n == problem.n_groups
+
     def _take_scores(
         self, problem: FiniteSum, params: Params, key: Key[Array, ""]
     ) -> Float[Array, " scores"]:
@@ -195,19 +200,21 @@ class Reweighted(AbstractMemoryless):
             used = ratio[index]
         else:
             used = self._mix(_norms_of(problem, params, index), total)
-        return Draw(index, _inverse(used) / self.size, total == 0)
+        return Draw(index, _inverse(used) / self.size, self._shows_all(problem) & (total == 0))
 
     def _draw_of_groups(self, problem: FiniteSum, params: Params, key: Key[Array, ""]) -> Draw:
-        def one(key: Key[Array, ""]) -> tuple[Array, Array]:
+        def one(key: Key[Array, ""]) -> tuple[Array, Array, Array]:
             key_samples, key_group = jax.random.split(key)
             drawn = one_a_group(problem, key_samples)
             norms = _norms_of(problem, params, drawn)
             proportions = problem.group_weights.astype(norms.dtype)
-            ratio = self._mix(norms, jnp.dot(proportions, norms))
+            total = jnp.dot(proportions, norms)
+            ratio = self._mix(norms, total)
             group = weighted_index(key_group, proportions * ratio, 1)[0]
-            return drawn[group], _inverse(ratio[group]) / self.size
+            return drawn[group], _inverse(ratio[group]) / self.size, total == 0
 
-        return Draw(*jax.vmap(one)(jax.random.split(key, self.size)))
+        index, weights, zero = jax.vmap(one)(jax.random.split(key, self.size))
+        return Draw(index, weights, self._shows_all(problem) & zero[0])
 
 
 def _group_moments(problem: FiniteSum, weights: Array, norms: Array) -> Moments:

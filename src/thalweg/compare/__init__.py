@@ -1,0 +1,5 @@
+"""The main job: where gradient descent, SGD and resampling-reweighting end, from the same starts."""
+
+from thalweg.compare.job import compare as compare
+from thalweg.compare.network import networks as networks
+from thalweg.compare.output import Output as Output

@@ -1,0 +1,71 @@
+"""The one entry: a problem's name to the result of comparing samplers on it."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from thalweg import landscapes
+from thalweg.compare.landscape import compare_landscape
+from thalweg.compare.network import compare_network, networks
+from thalweg.compare.output import environment
+from thalweg.compare.request import Request
+from thalweg.errors import InputError, known
+from thalweg.landscapes import Landscape
+
+SCHEMA = "thalweg.compare/1"
+
+
+def compare(problem: str, **options: Any) -> dict[str, Any]:
+    """Run the samplers on a problem from the same starts, with the same random streams.
+
+    Args:
+        problem: A landscape, a network, or ``file.py:name`` with a :class:`thalweg.Landscape` or a
+            function that makes one.
+        options: The fields of :class:`thalweg.compare.request.Request`.
+
+    Returns:
+        The result as a dictionary of plain numbers, texts and arrays; ``schema`` names its form.
+        Landscapes are computed in float64 and networks in float32.
+
+    Raises:
+        InputError: An unknown problem or sampler, numbers out of range, data that are missing.
+    """
+    request = Request(**options)
+    named = {name for name, _ in networks()}
+    if ":" not in problem:
+        known(problem, named | set(landscapes.names()), "problem")
+    with jax.enable_x64(problem not in named):
+        if problem in named:
+            result = compare_network(problem, request)
+        else:
+            result = compare_landscape(_landscape(problem), request)
+    arguments = {"problem": problem, **{k: v for k, v in options.items() if k not in _OURS}}
+    return {"schema": SCHEMA, "arguments": arguments, "environment": environment(), **result}
+
+
+_OURS = ("work", "progress")
+
+
+def _landscape(problem: str) -> Landscape:
+    if ":" not in problem:
+        return landscapes.get(problem)
+    path, _, name = problem.rpartition(":")
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"there is no file {path}; expected file.py:name with a thalweg.Landscape")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, name):
+        raise InputError(f"{path} has no {name!r}; expected a thalweg.Landscape of that name")
+    found = getattr(module, name)
+    found = found() if callable(found) and not isinstance(found, Landscape) else found
+    if not isinstance(found, Landscape):
+        raise InputError(
+            f"{problem} is a {type(found).__name__}; expected a thalweg.Landscape (a FiniteSum with "
+            "its start, step and box) or a function that makes one"
+        )
+    return found

@@ -1,0 +1,290 @@
+"""Comparing samplers on a landscape: which minimum, in what fraction of the chains."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from thalweg.compare.entries import Entry, Setting, entries
+from thalweg.compare.request import Request
+from thalweg.compare.sentences import landscape_sentences
+from thalweg.compare.summary import band, fraction_and_error, mean_and_error
+from thalweg.critical import basin, minima
+from thalweg.dynamics import Descent
+from thalweg.landscapes import Landscape
+from thalweg.record import Record, parameters
+from thalweg.run import Run
+from thalweg.simulate import simulate
+from thalweg.stability import Assessment, assess
+
+_TRIALS, _QUICK_TRIALS = 200, 50
+_RECORDS, _PATHS, _END_POINTS = 100, 4, 300
+# Minima are sought, and chains assigned to basins, up to this dimension.
+_SEARCHED = 3
+NOWHERE = "none of these"
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """A minimum of the landscape and what its Hessians say; None where there are kinks."""
+
+    name: str
+    params: Float[Array, " d"]
+    value: float
+    assessment: Assessment | None
+
+
+def compare_landscape(landscape: Landscape, request: Request) -> dict[str, Any]:
+    """Run every sampler and say where its chains end."""
+    problem = landscape.problem
+    batches = request.batch or (landscape.batch_size,)
+    step = request.step or landscape.step
+    setting = Setting(problem, step, request.refresh or 1, landscape.lipschitz)
+    rows = entries(request.samplers or _default_samplers(landscape), batches, setting)
+    trials = request.trials or (_QUICK_TRIALS if request.quick else _TRIALS)
+    steps = request.steps or landscape.steps
+    starts = _starts(landscape, request, trials)
+    found = _minima(landscape, batches[0], rows[0].first_step(), request)
+    home = _home(landscape, found)
+    done = [_row(e, landscape, found, home, starts, steps, request) for e in rows]
+    result = {
+        "kind": "landscape",
+        "title": landscape.name,
+        "source": landscape.source,
+        "description": _description(landscape, request, steps, trials),
+        "problem": {
+            "name": landscape.name,
+            "n": problem.n,
+            "parameters": landscape.start.size,
+            "reading": dict(landscape.reading),
+        },
+        "rows": done,
+        "minima": [_minimum(m, m.name == home and request.starts == "common") for m in found],
+        "saddles": [
+            {"name": s.name, "params": s.params.tolist(), "value": s.value}
+            for s in landscape.saddles
+        ],
+        "start": _start(landscape),
+        "surface": _surface(landscape),
+    }
+    return {**result, **landscape_sentences(result, request.starts)}
+
+
+def _default_samplers(landscape: Landscape) -> tuple[str, ...]:
+    names = ["gd", "sgd", "sgd-half", "rr"]
+    if 1 < landscape.problem.n_groups < landscape.problem.n:
+        names.append("rr-group")
+    if landscape.lipschitz is not None:
+        names.append("rr-population")
+    return tuple(names)
+
+
+def _description(landscape: Landscape, request: Request, steps: int, trials: int) -> str:
+    where = (
+        f"all from {np.round(np.asarray(landscape.start), 4).tolist()}"
+        if request.starts == "common"
+        else "from uniformly random points of the box, the same for every sampler"
+    )
+    return (
+        f"{landscape.problem.n} terms, {landscape.start.size} parameters; {trials} chains a "
+        f"sampler, {steps} iterations, {where}"
+    )
+
+
+def _starts(landscape: Landscape, request: Request, trials: int) -> Float[Array, "trials d"]:
+    if request.starts == "common":
+        return jnp.broadcast_to(landscape.start, (trials, landscape.start.size))
+    key = jax.random.fold_in(request.key, 1)
+    return jax.random.uniform(
+        key, (trials, landscape.start.size), minval=landscape.lower, maxval=landscape.upper
+    )
+
+
+def _minima(landscape: Landscape, batch: int, step: float, request: Request) -> list[Minimum]:
+    """The minima, deepest first: found by search if the landscape is smooth, else those known."""
+    problem = landscape.problem
+    if landscape.start.size > _SEARCHED:
+        return []
+    if not landscape.smooth:
+        listed = sorted(landscape.minima, key=lambda m: m.value)
+        return [Minimum(m.name, m.params, m.value, None) for m in listed]
+    key = jax.random.fold_in(request.key, 2)
+    points = minima(problem, landscape.lower, landscape.upper, key=key)
+    return [
+        Minimum(
+            _name_of(landscape, point.params, number),
+            point.params,
+            point.value,
+            assess(problem, point.params, batch_size=batch, step=step, replace=_replace(problem, batch)),
+        )
+        for number, point in enumerate(points, start=1)
+    ]
+
+
+def _replace(problem: Any, batch: int) -> bool:
+    return batch > 1 and not problem.uniform
+
+
+def _name_of(landscape: Landscape, params: Array, number: int) -> str:
+    """The document's name for a minimum that was found, if it has one."""
+    size = float(jnp.linalg.norm(landscape.upper - landscape.lower))
+    for known in landscape.minima:
+        if float(jnp.linalg.norm(known.params - params)) < 1e-3 * size:
+            return known.name
+    return f"minimum {number}"
+
+
+def _home(landscape: Landscape, found: list[Minimum]) -> str | None:
+    """The minimum in whose basin the landscape's own start lies."""
+    if not found:
+        return None
+    owner = int(basin(landscape.problem, [m.params for m in found], landscape.start[None])[0])
+    return found[owner].name if owner >= 0 else None
+
+
+def _row(
+    entry: Entry,
+    landscape: Landscape,
+    found: list[Minimum],
+    home: str | None,
+    starts: Float[Array, "trials d"],
+    steps: int,
+    request: Request,
+) -> dict[str, Any]:
+    problem, plane = landscape.problem, landscape.start.size <= 2
+    if entry.deterministic and request.starts == "common":
+        starts = starts[:1]
+    values = {"loss": problem.value, **({"params": parameters} if plane else {})}
+    run = simulate(
+        Descent(problem, entry.sampler, entry.step),
+        starts,
+        per_chain=True,
+        steps=steps,
+        key=request.key,
+        record=Record(max(1, steps // _RECORDS), values),
+        checkpoint=request.checkpoint(entry.label),
+        progress=request.progress_of(entry.label),
+    )
+    ends = _ends(landscape, found, run)
+    stayed = [e for e in ends or [] if e["minimum"] == home]
+    return {
+        "label": entry.label,
+        "family": entry.family,
+        "batch_size": entry.batch_size,
+        "step": entry.step_text(steps),
+        "steps": steps,
+        "trials": starts.shape[0],
+        "unbiased": getattr(entry.sampler, "unbiased", True),
+        "ends": ends,
+        "stayed": _without_name(stayed[0]) if stayed and request.starts == "common" else None,
+        "diverged": float(run.diverged.mean()),
+        "loss": mean_and_error(run.records["loss"][:, -1]),
+        "test_accuracy": None,
+        "distance": mean_and_error(jnp.linalg.norm(run.params - starts, axis=-1)),
+        **_at_the_usual_end(entry, ends, found, landscape),
+        "evaluations": entry.sampler.evaluations(problem) * steps,
+        "steps_per_second": run.stats["chain_steps_per_second"],
+        "curves": {"step": run.record_steps.tolist(), "loss": band(run.records["loss"])},
+        "sharpness_curve": None,
+        "paths": run.records["params"][:_PATHS].tolist() if plane else [],
+        "path_steps": run.record_steps.tolist() if plane else [],
+        "end_points": run.params[:_END_POINTS].tolist() if plane else [],
+    }
+
+
+def _without_name(end: dict[str, Any]) -> dict[str, float]:
+    return {"fraction": end["fraction"], "error": end["error"]}
+
+
+def _ends(landscape: Landscape, found: list[Minimum], run: Run) -> list[dict[str, Any]] | None:
+    """The fraction of chains in the basin of each minimum, by the gradient flow."""
+    if not found:
+        return None
+    owners = np.asarray(basin(landscape.problem, [m.params for m in found], run.params))
+    owners = np.where(np.asarray(run.diverged), -1, owners)
+    names = [(m.name, i) for i, m in enumerate(found)]
+    if (owners < 0).any():
+        names.append((NOWHERE, -1))
+    return [{"minimum": name, **fraction_and_error(owners == i)} for name, i in names]
+
+
+def _at_the_usual_end(
+    entry: Entry, ends: list[dict[str, Any]] | None, found: list[Minimum], landscape: Landscape
+) -> dict[str, Any]:
+    """Curvature and stability of the minimum in which most chains of a sampler ended."""
+    none = {"sharpness": None, "nonuniformity": None, "largest_step": None, "stable": None}
+    none["predicted"] = None
+    if ends is None:
+        return none
+    usual = max(ends, key=lambda end: end["fraction"])["minimum"]
+    at = next((m for m in found if m.name == usual), None)
+    if at is None or at.assessment is None:
+        return none
+    about = assess(
+        landscape.problem,
+        at.params,
+        batch_size=entry.batch_size,
+        step=entry.first_step(),
+        replace=entry.replace,
+    )
+    verdict = {True: "yes", False: "no", None: "undecided"}[about.stable]
+    return {
+        "sharpness": {"mean": about.sharpness, "error": 0.0},
+        "nonuniformity": {"mean": about.nonuniformity, "error": 0.0},
+        "largest_step": {"mean": about.largest_step, "error": 0.0} if entry.by_condition else None,
+        "stable": verdict if entry.by_condition else None,
+        "predicted": None,
+    }
+
+
+def _minimum(minimum: Minimum, start: bool) -> dict[str, Any]:
+    about = minimum.assessment
+    return {
+        "name": minimum.name,
+        "params": minimum.params.tolist(),
+        "value": minimum.value,
+        "sharpness": about and about.sharpness,
+        "nonuniformity": about and about.nonuniformity,
+        "largest_step": about and about.largest_step,
+        "largest_step_gd": about and about.largest_step_gd,
+        "mean_sample_gradient": about and about.mean_sample_gradient,
+        "start": start,
+    }
+
+
+def _start(landscape: Landscape) -> dict[str, Any]:
+    return {
+        "params": landscape.start.tolist(),
+        "loss": float(landscape.problem.value(landscape.start)),
+        "test_accuracy": None,
+        "sharpness": None,
+        "nonuniformity": None,
+        "largest_step": None,
+        "largest_step_gd": None,
+    }
+
+
+def _surface(landscape: Landscape) -> dict[str, Any] | None:
+    """The objective on a grid over the box, for the figure."""
+    if landscape.start.size > 2:
+        return None
+    axes = [
+        jnp.linspace(low, high, 400 if landscape.start.size == 1 else 100)
+        for low, high in zip(landscape.lower, landscape.upper, strict=True)
+    ]
+    points = jnp.stack([x.ravel() for x in jnp.meshgrid(*axes)], axis=-1)
+    f = jax.lax.map(landscape.problem.value, points, batch_size=128)
+    if landscape.start.size == 1:
+        return {"kind": "line", "x": axes[0].tolist(), "f": f.tolist()}
+    return {
+        "kind": "plane",
+        "x": axes[0].tolist(),
+        "y": axes[1].tolist(),
+        "f": f.reshape(axes[1].size, axes[0].size).tolist(),
+        "points": [],
+        "x_label": "θ₁",
+        "y_label": "θ₂",
+    }

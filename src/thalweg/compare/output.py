@@ -1,0 +1,124 @@
+"""The folder a comparison writes to."""
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from thalweg.checkpoint import check_writable
+from thalweg.errors import InputError
+
+_ROOT = "thalweg-results"
+_RESULT = "result.json"
+_ARGUMENTS = "arguments.json"
+
+
+@dataclass(frozen=True)
+class Output:
+    """A folder that belongs to one set of arguments.
+
+    Attributes:
+        folder: Where ``result.json``, the figures and the report go.
+        checkpoints: Where a killed comparison goes on from.
+    """
+
+    folder: Path
+    checkpoints: Path
+
+    @staticmethod
+    def open(
+        path: str | Path | None, arguments: Mapping[str, Any], overwrite: bool = False
+    ) -> "Output":
+        """Make the folder, or take up the one these arguments have made.
+
+        Args:
+            path: The folder; one named after the arguments unless given.
+            arguments: What decides the result; kept in the folder.
+            overwrite: Whether what another set of arguments has left there is removed.
+
+        Raises:
+            InputError: A folder of other arguments, of something else, or that cannot be written.
+        """
+        text = json.dumps(dict(arguments), sort_keys=True, default=str, indent=1)
+        if path is None:
+            digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+            path = Path(_ROOT) / f"{_named(arguments.get('problem', 'run'))}-{digest}"
+        folder = Path(path)
+        _check_ours(folder, text, overwrite)
+        checkpoints = folder / "checkpoints"
+        try:
+            checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot make the folder {folder} ({error.strerror or error}); give another --out"
+            ) from error
+        check_writable(folder)
+        (folder / _ARGUMENTS).write_text(text)
+        return Output(folder, checkpoints)
+
+    def save(self, result: Mapping[str, Any]) -> None:
+        """Write ``result.json`` as a whole, then remove the checkpoints."""
+        part = self.folder / (_RESULT + ".part")
+        part.write_text(json.dumps(_plain(result), indent=1, allow_nan=False))
+        part.replace(self.folder / _RESULT)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def environment() -> dict[str, str]:
+    """The versions and the device a result was made with."""
+    names = ("thalweg", "jax", "numpy", "equinox", "optax")
+    device = jax.devices()[0]
+    return {
+        **{name: version(name) for name in names},
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": f"{device.platform} {device.device_kind}",
+    }
+
+
+def _check_ours(folder: Path, text: str, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder as --out")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    kept = folder / _ARGUMENTS
+    if not kept.exists():
+        raise InputError(
+            f"{folder} holds files that no comparison made; give an empty or new folder as --out"
+        )
+    if kept.read_text() == text:
+        return
+    if not overwrite:
+        raise InputError(
+            f"{folder} holds the result of other arguments; give another --out, or --overwrite"
+        )
+    shutil.rmtree(folder)
+
+
+def _named(problem: Any) -> str:
+    return "".join(c if c.isalnum() or c == "-" else "-" for c in str(problem)).strip("-")
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types; numbers to seven digits, those that are not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.ndarray, jax.Array)):
+        return _plain(np.asarray(value).tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if np.isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    return str(value)

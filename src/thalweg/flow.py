@@ -1,0 +1,159 @@
+r"""The gradient flow :math:`d\theta/dt = -\nabla f` of problems of low dimension.
+
+A step is that of the exponential Rosenbrock-Euler method, :math:`\theta \to \theta - h
+\varphi_1(-hH) \nabla f(\theta)` with :math:`\varphi_1(z) = (e^z - 1)/z` and H the Hessian at
+:math:`\theta`. It is of second order, exact where f is quadratic, and not held back by stiffness:
+near a minimum the step size grows without bound and the steps become Newton's. Its error is judged
+by the part of the gradient at the new point that H did not foresee.
+
+Explicit adaptive solvers of a library (Heun, Bogacki-Shampine and Tsitouras of diffrax) do not
+finish a curved valley of condition 1e4 in 4096 steps where this takes 208, end in no Newton steps,
+and take two to four times as long to compile.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from thalweg.problem import FiniteSum
+
+# Lengths are shares of the scale of the problem: the diagonal of a box, the distance of minima.
+_REST = 1e-10  # a Newton step this short ends a descent
+_ACCURACY = 1e-5  # error of one step along the flow
+_FAR = 10.0  # a descent this far away, or at twice its first distance, has left
+_STEPS = 512
+_LONGEST = 1e30  # step size, a time
+# Terms evaluated at once.
+_AT_ONCE = 2**19
+
+Stop = Callable[[Float[Array, " d"]], Bool[Array, ""]]
+
+
+class Ends(NamedTuple):
+    """Where descents ended.
+
+    Attributes:
+        point: The last point, shape (d,).
+        at_rest: Whether the Hessian there is positive definite and the Newton step negligible.
+        flat: Whether the gradient there is exactly zero.
+        lowest: The smallest eigenvalue of the Hessian there.
+        largest: The largest absolute eigenvalue of the Hessian there.
+    """
+
+    point: Float[Array, "*batch d"]
+    at_rest: Bool[Array, "*batch"]
+    flat: Bool[Array, "*batch"]
+    lowest: Float[Array, "*batch"]
+    largest: Float[Array, "*batch"]
+
+
+class _Local(NamedTuple):
+    """Gradient and Hessian at a point, in the eigenvectors of the Hessian."""
+
+    gradient: Array
+    curvatures: Array
+    vectors: Array
+
+
+class _State(NamedTuple):
+    point: Array
+    here: _Local
+    time: Array
+    steps: Array
+
+
+def follow(
+    problem: FiniteSum,
+    start: Float[Array, " d"],
+    centre: Float[Array, " d"],
+    scale: Float[Array, ""],
+    stop: Stop,
+) -> Ends:
+    """Follow the flow to rest, until ``stop(point)``, or until far from ``centre``.
+
+    ``scale`` is the length of interest: a step errs by 1e-5 of it and rest is a Newton step below
+    1e-10 of it (eight units of rounding in lower precision). At most 512 steps, each with a
+    gradient and a d x d Hessian. Pure: for ``jax.jit`` and ``jax.vmap``.
+    """
+    tolerance = _ACCURACY * scale
+    far = jnp.maximum(_FAR * scale, 2 * jnp.linalg.norm(start - centre))
+    first = _local(problem, start)
+    slope = jnp.maximum(jnp.linalg.norm(first.gradient), jnp.finfo(start.dtype).tiny)
+
+    def going(state: _State) -> Array:
+        near = jnp.linalg.norm(state.point - centre) <= far
+        rests = _at_rest(state.here, scale) | jnp.all(state.here.gradient == 0)
+        return near & ~rests & ~stop(state.point) & (state.steps < _STEPS)
+
+    def step(state: _State) -> _State:
+        moved = _moved(state)
+        there = _local(problem, moved)
+        error = _error(state, there)
+        accepted = error <= tolerance
+        point, here = jax.tree.map(
+            partial(jnp.where, accepted), (moved, there), (state.point, state.here)
+        )
+        factor = jnp.clip(0.9 * jnp.cbrt(tolerance / error), 0.2, 5.0)
+        time = state.time * jnp.where(jnp.isfinite(error), factor, 0.2)
+        return _State(point, here, jnp.minimum(time, _LONGEST), state.steps + 1)
+
+    time = jnp.minimum(tolerance / slope, _LONGEST)
+    end = jax.lax.while_loop(going, step, _State(start, first, time, jnp.zeros((), jnp.int32)))
+    return Ends(
+        point=end.point,
+        at_rest=_at_rest(end.here, scale),
+        flat=jnp.all(end.here.gradient == 0),
+        lowest=end.here.curvatures[0],
+        largest=jnp.max(jnp.abs(end.here.curvatures)),
+    )
+
+
+def in_blocks(
+    problem: FiniteSum, function: Callable[[Array], Any], points: Float[Array, "chains d"]
+) -> Any:
+    """Map ``function`` over points, as many at once as evaluate a bounded number of terms."""
+    size = max(1, _AT_ONCE // min(problem.n, problem.chunk_size))
+    if len(points) <= size:
+        return jax.vmap(function)(points)
+    return jax.lax.map(function, points, batch_size=size)
+
+
+def _local(problem: FiniteSum, point: Array) -> _Local:
+    curvatures, vectors = jnp.linalg.eigh(jax.jacfwd(problem.gradient)(point))
+    return _Local(vectors.T @ problem.gradient(point), curvatures, vectors)
+
+
+def _at_rest(here: _Local, scale: Array) -> Array:
+    newton = jnp.linalg.norm(here.gradient / here.curvatures)
+    rest = max(_REST, 8 * float(jnp.finfo(here.gradient.dtype).eps))
+    return (here.curvatures[0] > 0) & (newton <= rest * scale)
+
+
+def _moved(state: _State) -> Array:
+    return state.point - state.here.vectors @ (_weights(state) * state.here.gradient)
+
+
+def _weights(state: _State) -> Array:
+    """The step is gradient times h phi_1(-h lambda), component by component."""
+    z, small = _exponents(state), jnp.abs(_exponents(state)) < 1e-6
+    curvatures = jnp.where(small, 1, state.here.curvatures)
+    return jnp.where(small, state.time * (1 - z / 2), -jnp.expm1(-z) / curvatures)
+
+
+def _exponents(state: _State) -> Array:
+    # Bounded where the flow leaves a ridge, so that a step tried is a finite one.
+    return jnp.maximum(state.time * state.here.curvatures, -30.0)
+
+
+def _error(state: _State, there: _Local) -> Array:
+    """The error of a step, from the part of the new gradient that the Hessian did not foresee.
+
+    That part grows from zero like the square of time, so its mean is a third of its last value.
+    """
+    foreseen = jnp.exp(-_exponents(state)) * state.here.gradient
+    gradient = state.here.vectors.T @ (there.vectors @ there.gradient)
+    return jnp.linalg.norm(_weights(state) * (gradient - foreseen)) / 3
