@@ -1,11 +1,21 @@
 """Which minimum does stochastic gradient descent select, why, and how do you change it?"""
 
+from thalweg import curvature as curvature
+from thalweg import datasets as datasets
+from thalweg import landscapes as landscapes
+from thalweg import models as models
 from thalweg import sampling as sampling
+from thalweg import stability as stability
 from thalweg import steps as steps
 from thalweg import stopping as stopping
+from thalweg.critical import CriticalPoint as CriticalPoint
+from thalweg.critical import basin as basin
+from thalweg.critical import critical_point as critical_point
+from thalweg.critical import minima as minima
 from thalweg.dynamics import Descent as Descent
 from thalweg.errors import InputError as InputError
 from thalweg.gradnorms import sample_gradient_norms as sample_gradient_norms
+from thalweg.landscapes import Landscape as Landscape
 from thalweg.problem import FiniteSum as FiniteSum
 from thalweg.record import Record as Record
 from thalweg.run import Run as Run

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from thalweg.curvature import hessian, nonuniformity_operator
 from thalweg.errors import InputError
-from thalweg.flow import Ends, follow, in_blocks
+from thalweg.flow import STEPS, Ends, follow, in_blocks
 from thalweg.problem import FiniteSum, Params
 
 # A Hessian of more parameters is not written out.
@@ -28,6 +28,8 @@ _DEGENERATE = 1e-9
 # Radii around a minimum, as shares of the largest, and directions for each dimension.
 _RADII = 1.5 ** np.arange(-19.0, 1.0)
 _DIRECTIONS = 32
+# Steps of the flow in the first round; each round takes twice as many as the last.
+_FIRST_ROUND = 32
 # A flow that comes to rest this near to a minimum (a share of half the way to the next) is its own.
 _NEAR = 1e-2
 
@@ -160,7 +162,7 @@ def basin(
     distance to the next minimum) out to which f rises, judged at 20 radii and 34 d directions; who
     is inside, and lower than half the rim, cannot cross the rim by going down. The others follow
     the flow (:mod:`thalweg.flow`) until they are. -1 is for points that are not finite, flow away,
-    rest elsewhere, or do not arrive within 512 steps.
+    rest elsewhere, or do not arrive in a thousand steps.
 
     ``points`` should hold all minima: one that is missing has its basin, or a part of it, counted
     as -1 or as a neighbour's.
@@ -187,13 +189,11 @@ def basin(
         return _basin_on_line(problem, centres[:, 0], params[:, 0])
     owner = np.full(len(params), -1, dtype=np.int32)
     finite = np.flatnonzero(np.isfinite(np.asarray(params)).all(axis=1))
-    if finite.size == 0:
-        return jnp.asarray(owner)
-    hoods = _neighbourhoods(problem, centres, _reach(centres, params[finite]))
-    owner[finite] = _owners(problem, hoods, params[finite])
-    waiting = finite[owner[finite] < 0]
-    if waiting.size:
-        owner[waiting] = _arrivals(problem, hoods, _padded(params[waiting]))[: waiting.size]
+    if finite.size:
+        hoods = _neighbourhoods(problem, centres, _reach(centres, params[finite]))
+        owner[finite] = _owners(problem, hoods, params[finite])
+        waiting = finite[owner[finite] < 0]
+        owner[waiting] = _arrivals(problem, hoods, params[waiting])
     return jnp.asarray(owner)
 
 
@@ -239,8 +239,10 @@ def _reach(centres: Array, params: Array) -> Array:
 
 
 def _padded(points: Array) -> Array:
-    """As many points as the next power of two, the last repeated: few shapes are compiled."""
-    length = 1 << (len(points) - 1).bit_length()
+    """64, 256, 1024, ... points, the last repeated: few shapes are compiled."""
+    length = 64
+    while length < len(points):
+        length *= 4
     return jnp.concatenate([points, jnp.repeat(points[-1:], length - len(points), axis=0)])
 
 
@@ -326,18 +328,36 @@ def _owners(problem: FiniteSum, hoods: _Neighbourhoods, points: Array) -> Array:
     return in_blocks(problem, partial(_owner, problem, hoods), points)
 
 
+def _arrivals(problem: FiniteSum, hoods: _Neighbourhoods, points: Array) -> np.ndarray:
+    """The minimum that the flow from each point comes to, or -1.
+
+    In rounds, so that the many do not wait for the few that pass near a saddle.
+    """
+    owner = np.full(len(points), -1, dtype=np.int32)
+    going, times, steps = np.arange(len(points)), jnp.zeros_like(points[:, 0]), _FIRST_ROUND
+    while going.size and steps <= STEPS:
+        ends, owners = _round(problem, hoods, _padded(points), _padded(times), steps)
+        owner[going] = owners[: going.size]
+        kept = np.flatnonzero(ends.going[: going.size])
+        going, points, times = going[kept], ends.point[kept], ends.time[kept]
+        steps *= 2
+    return owner
+
+
 @jax.jit
-def _arrivals(problem: FiniteSum, hoods: _Neighbourhoods, starts: Array) -> Array:
-    """The minimum that the flow from each start comes to, or -1."""
-    centre = jnp.mean(hoods.centres, axis=0)
-    scale = 2 * jnp.max(hoods.reach)
+def _round(
+    problem: FiniteSum, hoods: _Neighbourhoods, starts: Array, times: Array, steps: int
+) -> tuple[Ends, Array]:
+    centre, scale = jnp.mean(hoods.centres, axis=0), 2 * jnp.max(hoods.reach)
 
-    def one(start: Array) -> Array:
-        end = follow(problem, start, centre, scale, lambda p: _owner(problem, hoods, p) >= 0)
-        distances = jnp.linalg.norm(end.point - hoods.centres, axis=1)
-        nearest = jnp.argmin(distances / hoods.reach)
-        near = end.at_rest & (distances[nearest] < _NEAR * hoods.reach[nearest])
+    def one(start: Array, time: Array) -> tuple[Ends, Array]:
+        def held(point: Array) -> Array:
+            return _owner(problem, hoods, point) >= 0
+
+        end = follow(problem, start, centre, scale, held, time, steps)
+        distances = jnp.linalg.norm(end.point - hoods.centres, axis=1) / hoods.reach
+        near = end.at_rest & (jnp.min(distances) < _NEAR)
         owner = _owner(problem, hoods, end.point)
-        return jnp.where(owner >= 0, owner, jnp.where(near, nearest, -1))
+        return end, jnp.where((owner < 0) & near, jnp.argmin(distances), owner)
 
-    return in_blocks(problem, one, starts)
+    return in_blocks(problem, one, starts, times)

@@ -17,18 +17,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from thalweg.problem import FiniteSum
 
 # Lengths are shares of the scale of the problem: the diagonal of a box, the distance of minima.
 _REST = 1e-10  # a Newton step this short ends a descent
-_ACCURACY = 1e-5  # error of one step along the flow
+_ACCURACY = 1e-4  # error of one step along the flow
 _FAR = 10.0  # a descent this far away, or at twice its first distance, has left
-_STEPS = 512
-_LONGEST = 1e30  # step size, a time
-# Terms evaluated at once.
-_AT_ONCE = 2**19
+STEPS = 512
+_LONGEST = 1e30  # step size, a time: a gradient too small to move anything by then is none
+# Terms evaluated at once: more fall out of the cache.
+_AT_ONCE = 2**15
 
 Stop = Callable[[Float[Array, " d"]], Bool[Array, ""]]
 
@@ -39,7 +39,9 @@ class Ends(NamedTuple):
     Attributes:
         point: The last point, shape (d,).
         at_rest: Whether the Hessian there is positive definite and the Newton step negligible.
-        flat: Whether the gradient there is exactly zero.
+        flat: Whether the gradient there is zero, or too small to go anywhere.
+        going: Whether nothing but the number of steps ended the descent.
+        time: The step size reached, to go on with.
         lowest: The smallest eigenvalue of the Hessian there.
         largest: The largest absolute eigenvalue of the Hessian there.
     """
@@ -47,6 +49,8 @@ class Ends(NamedTuple):
     point: Float[Array, "*batch d"]
     at_rest: Bool[Array, "*batch"]
     flat: Bool[Array, "*batch"]
+    going: Bool[Array, "*batch"]
+    time: Float[Array, "*batch"]
     lowest: Float[Array, "*batch"]
     largest: Float[Array, "*batch"]
 
@@ -72,12 +76,22 @@ def follow(
     centre: Float[Array, " d"],
     scale: Float[Array, ""],
     stop: Stop,
+    time: Float[Array, ""] | float = 0.0,
+    steps: int | Int[Array, ""] = STEPS,
 ) -> Ends:
     """Follow the flow to rest, until ``stop(point)``, or until far from ``centre``.
 
-    ``scale`` is the length of interest: a step errs by 1e-5 of it and rest is a Newton step below
-    1e-10 of it (eight units of rounding in lower precision). At most 512 steps, each with a
-    gradient and a d x d Hessian. Pure: for ``jax.jit`` and ``jax.vmap``.
+    Pure: for ``jax.jit`` and ``jax.vmap``. A step costs a gradient and a d x d Hessian.
+
+    Args:
+        problem: The objective, of params of shape (d,).
+        start: Where from.
+        centre: The middle of what is of interest.
+        scale: The length of interest: a step errs by 1e-4 of it, rest is a Newton step below 1e-10
+            of it (eight units of rounding in lower precision).
+        stop: Ends the descent where it holds.
+        time: The first step size; a very small one is chosen if 0.
+        steps: At most so many.
     """
     tolerance = _ACCURACY * scale
     far = jnp.maximum(_FAR * scale, 2 * jnp.linalg.norm(start - centre))
@@ -86,8 +100,8 @@ def follow(
 
     def going(state: _State) -> Array:
         near = jnp.linalg.norm(state.point - centre) <= far
-        rests = _at_rest(state.here, scale) | jnp.all(state.here.gradient == 0)
-        return near & ~rests & ~stop(state.point) & (state.steps < _STEPS)
+        rests = _at_rest(state.here, scale) | _is_flat(state)
+        return near & ~rests & ~stop(state.point)
 
     def step(state: _State) -> _State:
         moved = _moved(state)
@@ -101,25 +115,29 @@ def follow(
         time = state.time * jnp.where(jnp.isfinite(error), factor, 0.2)
         return _State(point, here, jnp.minimum(time, _LONGEST), state.steps + 1)
 
-    time = jnp.minimum(tolerance / slope, _LONGEST)
-    end = jax.lax.while_loop(going, step, _State(start, first, time, jnp.zeros((), jnp.int32)))
+    begin = jnp.where(time > 0, time, jnp.minimum(tolerance / slope, _LONGEST))
+    end = jax.lax.while_loop(
+        lambda state: going(state) & (state.steps < steps),
+        step,
+        _State(start, first, begin, jnp.zeros((), jnp.int32)),
+    )
     return Ends(
         point=end.point,
         at_rest=_at_rest(end.here, scale),
-        flat=jnp.all(end.here.gradient == 0),
+        flat=_is_flat(end),
+        going=going(end),
+        time=end.time,
         lowest=end.here.curvatures[0],
         largest=jnp.max(jnp.abs(end.here.curvatures)),
     )
 
 
-def in_blocks(
-    problem: FiniteSum, function: Callable[[Array], Any], points: Float[Array, "chains d"]
-) -> Any:
+def in_blocks(problem: FiniteSum, function: Callable[..., Any], *points: Array) -> Any:
     """Map ``function`` over points, as many at once as evaluate a bounded number of terms."""
-    size = max(1, _AT_ONCE // min(problem.n, problem.chunk_size))
-    if len(points) <= size:
-        return jax.vmap(function)(points)
-    return jax.lax.map(function, points, batch_size=size)
+    size = 1 << (max(1, _AT_ONCE // min(problem.n, problem.chunk_size)).bit_length() - 1)
+    if len(points[0]) <= size:
+        return jax.vmap(function)(*points)
+    return jax.lax.map(lambda x: function(*x), points, batch_size=size)
 
 
 def _local(problem: FiniteSum, point: Array) -> _Local:
@@ -131,6 +149,10 @@ def _at_rest(here: _Local, scale: Array) -> Array:
     newton = jnp.linalg.norm(here.gradient / here.curvatures)
     rest = max(_REST, 8 * float(jnp.finfo(here.gradient.dtype).eps))
     return (here.curvatures[0] > 0) & (newton <= rest * scale)
+
+
+def _is_flat(state: _State) -> Array:
+    return jnp.all(state.here.gradient == 0) | (state.time >= _LONGEST)
 
 
 def _moved(state: _State) -> Array:

@@ -1,6 +1,6 @@
 """The one entry: a problem's name to the result of comparing samplers on it."""
 
-import importlib.util
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +55,14 @@ def _landscape(problem: str) -> Landscape:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"there is no file {path}; expected file.py:name with a thalweg.Landscape")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, name):
+    module = runpy.run_path(str(file))
+    if name not in module:
         raise InputError(f"{path} has no {name!r}; expected a thalweg.Landscape of that name")
-    found = getattr(module, name)
+    found = module[name]
     found = found() if callable(found) and not isinstance(found, Landscape) else found
     if not isinstance(found, Landscape):
         raise InputError(
-            f"{problem} is a {type(found).__name__}; expected a thalweg.Landscape (a FiniteSum with "
-            "its start, step and box) or a function that makes one"
+            f"{problem} is a {type(found).__name__}; expected a thalweg.Landscape (a FiniteSum "
+            "with its start, step and box) or a function that makes one"
         )
     return found

@@ -118,7 +118,9 @@ def _minima(landscape: Landscape, batch: int, step: float, request: Request) -> 
             _name_of(landscape, point.params, number),
             point.params,
             point.value,
-            assess(problem, point.params, batch_size=batch, step=step, replace=_replace(problem, batch)),
+            assess(
+                problem, point.params, batch_size=batch, step=step, replace=_replace(problem, batch)
+            ),
         )
         for number, point in enumerate(points, start=1)
     ]
@@ -141,7 +143,7 @@ def _home(landscape: Landscape, found: list[Minimum]) -> str | None:
     """The minimum in whose basin the landscape's own start lies."""
     if not found:
         return None
-    owner = int(basin(landscape.problem, [m.params for m in found], landscape.start[None])[0])
+    owner = int(basin(landscape.problem, found, landscape.start[None])[0])
     return found[owner].name if owner >= 0 else None
 
 
@@ -203,7 +205,7 @@ def _ends(landscape: Landscape, found: list[Minimum], run: Run) -> list[dict[str
     """The fraction of chains in the basin of each minimum, by the gradient flow."""
     if not found:
         return None
-    owners = np.asarray(basin(landscape.problem, [m.params for m in found], run.params))
+    owners = np.asarray(basin(landscape.problem, found, run.params))
     owners = np.where(np.asarray(run.diverged), -1, owners)
     names = [(m.name, i) for i, m in enumerate(found)]
     if (owners < 0).any():

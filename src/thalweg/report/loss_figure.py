@@ -1,0 +1,45 @@
+"""The loss along the way, for landscapes and networks alike."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from thalweg.report.style import Drawing, draw_band, legend_below, lines, numbers
+
+# From this ratio of the largest to the smallest mean on, the axis is logarithmic.
+_RATIO = 30.0
+
+
+def loss_figure(result: Mapping[str, Any]) -> Drawing:
+    """Loss against the iteration, mean and band of every sampler."""
+    caption = (
+        "Loss along the way. Lines: mean over the chains; bands: 16 to 84 percent of the chains."
+    )
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        rows = result["rows"]
+        for row, style in zip(rows, lines(rows), strict=True):
+            draw_band(axes, row["curves"]["step"], row["curves"]["loss"], style)
+        _scale(axes, np.concatenate([numbers(r["curves"]["loss"]["mean"]) for r in rows]))
+        axes.set(xlabel="iteration k", ylabel="loss f(θ)")
+        axes.margins(x=0.02)
+        legend_below(figure, axes, rows)
+
+    return Drawing("loss", caption, 72, draw)
+
+
+def _scale(axes: Axes, means: np.ndarray) -> None:
+    """Show all means, and of the bands what a chain that has diverged does not spoil."""
+    means = means[np.isfinite(means)]
+    if means.size == 0:
+        return
+    low, high = means.min(), means.max()
+    if low > 0 and high > _RATIO * low:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 2, high * 2)
+    elif high > low:
+        axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))

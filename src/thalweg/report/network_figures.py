@@ -1,0 +1,126 @@
+"""Figures of a network: sharpness along the way, a slice of the landscape."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from thalweg.report.labels import place_labels
+from thalweg.report.loss_figure import loss_figure
+from thalweg.report.notation import as_number, plain
+from thalweg.report.style import Drawing, colour, draw_band, legend_below, lines, numbers
+
+_LEVELS = 14
+GREYS = ListedColormap(np.linspace(0.72, 0.98, 64)[:, None].repeat(3, axis=1))
+
+
+def network_figures(result: Mapping[str, Any]) -> list[Drawing]:
+    """The figures that the numbers at hand allow."""
+    figures = []
+    if any(row["sharpness_curve"] for row in result["rows"]):
+        figures.append(_sharpness_figure(result))
+    if result["surface"]:
+        figures.append(_slice_figure(result))
+    return [*figures, loss_figure(result)]
+
+
+def common_step(result: Mapping[str, Any]) -> float | None:
+    """The step that most rows share; None where they follow schedules."""
+    steps = [as_number(row["step"]) for row in result["rows"]]
+    known = Counter(step for step in steps if step is not None)
+    return known.most_common(1)[0][0] if known else None
+
+
+def _sharpness_figure(result: Mapping[str, Any]) -> Drawing:
+    step = common_step(result)
+    caption = (
+        "Sharpness along the way, from the common start on. Lines: mean over the chains that were "
+        "followed; bands: 16 to 84 percent of them."
+    )
+    if step is not None:
+        caption += (
+            f" Dashed: 2/η = {plain(2 / step)} for the step η = {step:g}, above which gradient "
+            "descent cannot stay; at half the step the line lies twice as high."
+        )
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        rows = [row for row in result["rows"] if row["sharpness_curve"]]
+        for row, style in zip(rows, lines(rows), strict=True):
+            draw_band(axes, row["sharpness_curve"]["step"], row["sharpness_curve"], style)
+        axes.set(xlabel="iteration k", ylabel=r"sharpness $\lambda_{\max}(H)$")
+        axes.margins(x=0.02)
+        axes.set_ylim(bottom=0)
+        if step is not None:
+            _threshold(axes, 2 / step)
+        legend_below(figure, axes, rows)
+
+    return Drawing("sharpness", caption, 75, draw)
+
+
+def _threshold(axes: Axes, level: float) -> None:
+    axes.axhline(level, color="#444444", linewidth=0.7, linestyle=(0, (6, 3)))
+    axes.set_ylim(top=max(axes.get_ylim()[1], 1.12 * level))
+    axes.annotate(
+        f"2/η = {plain(level)}",
+        (1, level),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(-2, 2),
+        textcoords="offset points",
+        horizontalalignment="right",
+        fontsize=6,
+    )
+
+
+def _slice_figure(result: Mapping[str, Any]) -> Drawing:
+    surface = result["surface"]
+    caption = (
+        "The loss on the plane through the start and two of the end points, contours spaced "
+        "logarithmically; the other end points are projected onto it, one chain of each sampler. "
+        "Lengths are distances between parameter vectors."
+    )
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        _contours(figure, axes, surface)
+        axes.set(xlabel=surface["x_label"], ylabel=surface["y_label"])
+        points = surface["points"]
+        for point in points:
+            marker = "*" if point["label"] == "start" else "o"
+            axes.plot(
+                *(point["x"], point["y"], marker),
+                color=colour(point["family"]),
+                markersize=8 if marker == "*" else 5,
+                markeredgecolor="white",
+                markeredgewidth=0.5,
+            )
+        places = [(point["x"], point["y"]) for point in points]
+        place_labels(axes, places, [point["label"] for point in points])
+
+    return Drawing("slice", caption, 70, draw)
+
+
+def _contours(figure: Figure, axes: Axes, surface: Mapping[str, Any]) -> None:
+    f = numbers(surface["f"])
+    low, high = np.nanmin(f), np.nanmax(f)
+    if not high > low:
+        axes.set(xlim=_ends(surface["x"]), ylim=_ends(surface["y"]))
+        return
+    logarithmic = low > 0
+    levels = (np.geomspace if logarithmic else np.linspace)(low, high, _LEVELS)
+    norm = (LogNorm if logarithmic else Normalize)(low, high)
+    options = {"levels": levels, "norm": norm}
+    filled = axes.contourf(surface["x"], surface["y"], f, cmap=GREYS, **options)
+    axes.contour(surface["x"], surface["y"], f, colors="#777777", linewidths=0.3, **options)
+    bar = figure.colorbar(filled, ax=axes, ticks=levels[:: (_LEVELS - 1) // 3], pad=0.02)
+    bar.set_label("loss f(θ)")
+    bar.ax.minorticks_off()
+    bar.ax.set_yticklabels([plain(level) for level in bar.get_ticks()])
+
+
+def _ends(values: list[float]) -> tuple[float, float]:
+    return values[0], values[-1]

@@ -1,0 +1,304 @@
+"""The main job: its numbers on An & Ying's problems, its folder, and what it refuses."""
+
+import json
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import thalweg as tw
+from thalweg.compare import Output, compare, networks
+from thalweg.compare.entries import NAMES, Setting, entries
+from thalweg.compare.sentences import landscape_sentences
+
+
+def row(result, family):
+    return next(r for r in result["rows"] if r["family"] == family)
+
+
+def share(result, family, minimum):
+    return next(e["fraction"] for e in row(result, family)["ends"] if e["minimum"] == minimum)
+
+
+def test_mueller_brown_loses_the_global_basin_under_sgd_and_keeps_it_under_rr():
+    # An & Ying, figure 4 (1), terms V_i: 200 trials, 1000 iterations.
+    result = compare("mueller-brown", trials=200)
+    assert share(result, "sgd", "global") == 0
+    assert share(result, "gd", "global") == 1
+    # .945(16) was found with other random numbers: three standard errors of the difference.
+    found = share(result, "rr", "global")
+    error = np.hypot(0.016, np.sqrt(found * (1 - found) / 200))
+    assert abs(found - 0.945) < 3 * error
+    assert [m["value"] for m in result["minima"]] == pytest.approx(
+        [-36.675, -19.760, -16.644], abs=5e-4
+    )
+    assert any("basin" in sentence for sentence in result["sentences"])
+
+
+def test_from_random_starts_rr_finds_the_global_basin_as_often_as_gradient_descent():
+    # Terms V_i/4 in a box where SGD's noise matters less; the statement is about RR against GD.
+    result = compare(
+        "mueller-brown", trials=400, starts="random", samplers=("sgd", "rr"), step=2e-4
+    )
+    gd, rr = (share(result, family, "global") for family in ("gd", "rr"))
+    # The starts are the same, so independent errors overestimate that of the difference.
+    error = np.sqrt((gd * (1 - gd) + rr * (1 - rr)) / 400)
+    assert 0.1 < gd < 0.9
+    assert abs(gd - rr) < 3 * error
+    assert "it does not search" in result["sentences"][-1]
+
+
+@pytest.mark.parametrize("family", ["rr", "rr-fixed"])
+@pytest.mark.parametrize("refresh", [10, 100])
+def test_stale_probabilities_on_the_classification_problem(family, refresh):
+    # PAPERS: at eta = .015 unbiased weights go from 1.00 to .00 in the sharp well, while steps of
+    # the kept length stay. 16 chains: .00 against 1.00 leaves no doubt at any of them.
+    problem = tw.landscapes.robust_classification()
+    stale = "unbiased" if family == "rr" else "fixed-length"
+    sampler = tw.Reweighted(1, refresh=refresh, stale=stale)
+    run = tw.simulate(
+        tw.Descent(problem.problem, sampler, problem.step),
+        problem.start,
+        steps=problem.steps,
+        chains=16,
+        key=jax.random.key(1),
+    )
+    inside = np.asarray(tw.basin(problem.problem, problem.minima, run.params)) == 0
+    assert problem.minima[0].name.startswith("sharp")
+    assert inside.mean() == (0 if stale == "unbiased" else 1)
+
+
+def test_fresh_rr_stays_in_the_sharp_well_of_the_classification_problem():
+    result = compare("robust-classification", trials=16)
+    sharp = result["minima"][0]["name"]
+    assert share(result, "sgd", sharp) == 0
+    assert share(result, "rr", sharp) == 1
+    assert share(result, "rr-group", sharp) == 1
+    assert share(result, "sgd-half", sharp) == 1
+
+
+def test_atoms_repaired_sgd_mostly_leaves_the_deep_well_and_rr_stays():
+    problem = tw.landscapes.atoms()
+    shares = {}
+    for name, sampler, chains in (("sgd", tw.Minibatch(1), 200), ("rr", tw.Reweighted(1), 16)):
+        run = tw.simulate(
+            tw.Descent(problem.problem, sampler, problem.step),
+            problem.start,
+            steps=problem.steps,
+            chains=chains,
+            key=jax.random.key(2),
+        )
+        deep = np.asarray(tw.basin(problem.problem, problem.minima, run.params)) == 0
+        shares[name] = deep.mean()
+    # .180(27) in 200 other trials: three standard errors of the difference.
+    error = np.hypot(0.027, np.sqrt(shares["sgd"] * (1 - shares["sgd"]) / 200))
+    assert abs(shares["sgd"] - 0.180) < 3 * error
+    assert shares["rr"] == 1
+
+
+@pytest.mark.slow
+def test_atoms_from_random_starts_rr_equals_gradient_descent_and_beats_nothing():
+    result = compare("atoms", trials=200, starts="random", samplers=("sgd", "rr"))
+    gd, rr = (share(result, family, "deep, global") for family in ("gd", "rr"))
+    error = np.sqrt((gd * (1 - gd) + rr * (1 - rr)) / 200)
+    assert abs(gd - rr) < 3 * error
+
+
+def test_the_toy_pair_leaves_the_non_uniform_minimum_only_under_sgd():
+    result = compare("toy-pair", trials=200)
+    about = {m["name"]: m for m in result["minima"]}
+    right = next(m for name, m in about.items() if name.startswith("right"))
+    assert right["largest_step"] == pytest.approx(4 / 7.24, rel=1e-9)
+    assert row(result, "gd")["stayed"]["fraction"] == 1
+    # Lyapunov exponent .178 over 200 steps: |x - 1| grows by e^35 in the mean, with deviation
+    # about e^(.7 sqrt 200): a chain that stays is a 3.5 sigma event.
+    assert row(result, "sgd")["stayed"]["fraction"] < 0.01
+    assert row(result, "sgd-half")["stayed"]["fraction"] == 1
+    assert row(result, "sgd-half")["stable"] == "yes"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return compare("digits", quick=True, trials=2, steps=300, batch=(8, 4), seed=1)
+
+
+def test_digits_tells_the_story(digits):
+    families = [r["family"] for r in digits["rows"]]
+    assert families == ["gd", "sgd", "sgd", "sgd-half", "rr", "rr-fixed"]
+    start = digits["start"]
+    # Gradient descent cannot converge to more than 2/eta; on the way it hovers slightly above.
+    assert start["sharpness"] < 1.1 * start["largest_step_gd"] * start["sharpness"] / 0.2
+    assert start["largest_step_gd"] == pytest.approx(2 / start["sharpness"], rel=1e-6)
+    assert start["largest_step"]["B=4"] < start["largest_step"]["B=8"] < start["largest_step_gd"]
+    gd = row(digits, "gd")
+    assert gd["stayed"]["fraction"] == 1
+    assert gd["trials"] == 1
+    assert row(digits, "rr")["unbiased"]
+    assert not row(digits, "rr-fixed")["unbiased"]
+    for r in digits["rows"]:
+        assert r["test_accuracy"]["mean"] > 0.5
+        assert np.isfinite(r["nonuniformity"]["mean"])
+    assert "From the same point" in digits["sentences"][-1]
+
+
+def test_a_result_is_plain_json_and_is_the_same_again(digits, tmp_path):
+    out = Output.open(tmp_path / "a", {"problem": "digits"})
+    out.save(digits)
+    saved = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert saved["schema"] == "thalweg.compare/1"
+    assert not out.checkpoints.exists()
+    again = compare("digits", quick=True, trials=2, steps=300, batch=(8, 4), seed=1)
+    for first, second in zip(digits["rows"], again["rows"], strict=True):
+        assert first["loss"] == second["loss"]
+        assert first["sharpness"] == second["sharpness"]
+
+
+def test_a_killed_comparison_goes_on_to_the_same_numbers(tmp_path):
+    script = """
+import sys, thalweg.checkpoint
+thalweg.checkpoint._SECONDS_BETWEEN = 0.0
+from thalweg.compare import compare, Output
+out = Output.open(sys.argv[1], {})
+result = compare("mueller-brown", trials=64, steps=20000, work=out.checkpoints)
+out.save(result)
+"""
+    folders = [tmp_path / "whole", tmp_path / "killed"]
+    command = [sys.executable, "-c", script]
+    subprocess.run([*command, folders[0]], check=True, timeout=120)
+    process = subprocess.Popen([*command, folders[1]])
+    deadline = time.monotonic() + 100
+    while not (folders[1] / "checkpoints" / "sgd--b-1.npz").exists():
+        assert process.poll() is None, "finished before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (folders[1] / "result.json").exists()
+    subprocess.run([*command, folders[1]], check=True, timeout=120)
+    whole, killed = (json.loads((f / "result.json").read_text()) for f in folders)
+    for result in (whole, killed):
+        for r in result["rows"]:
+            r.pop("steps_per_second")
+    assert whole == killed
+
+
+def test_a_folder_belongs_to_its_arguments(tmp_path):
+    folder = tmp_path / "out"
+    Output.open(folder, {"problem": "digits", "seed": 0})
+    Output.open(folder, {"problem": "digits", "seed": 0})
+    (folder / "result.json").write_text("{}")
+    with pytest.raises(tw.InputError, match=r"other arguments.*--overwrite"):
+        Output.open(folder, {"problem": "digits", "seed": 1})
+    Output.open(folder, {"problem": "digits", "seed": 1}, overwrite=True)
+    assert not (folder / "result.json").exists()
+
+
+def test_a_foreign_folder_is_not_touched_even_to_overwrite(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(tw.InputError, match="no comparison made"):
+        Output.open(tmp_path, {}, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(tw.InputError, match="is a file"):
+        Output.open(file, {})
+    with pytest.raises(tw.InputError, match="cannot make the folder"):
+        Output.open(file / "below", {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"problem": "diggits"}, "did you mean 'digits'"),
+        (
+            {"problem": "toy-pair", "samplers": ("sdg",)},
+            "unknown sampler 'sdg'; did you mean 'sgd'",
+        ),
+        ({"problem": "toy-pair", "batch": (3,)}, "batch size 3 but the problem has n = 2"),
+        ({"problem": "toy-pair", "step": -1.0}, "step must be positive and finite, got -1"),
+        ({"problem": "toy-pair", "step": float("inf")}, "positive and finite"),
+        ({"problem": "toy-pair", "trials": 0}, "trials must be at least 1"),
+        ({"problem": "toy-pair", "starts": "randon"}, "did you mean 'random'"),
+        ({"problem": "digits", "starts": "random"}, "is for landscapes"),
+        ({"problem": "digits", "data": "mnits"}, "did you mean 'mnist'"),
+        ({"problem": "digits", "samplers": ("rr-population",)}, "Lipschitz"),
+        ({"problem": "nothere.py:it"}, "there is no file"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(arguments, message):
+    with pytest.raises(tw.InputError, match=message):
+        compare(**arguments)
+
+
+def test_a_landscape_of_ones_own(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        """
+import jax.numpy as jnp
+import thalweg as tw
+
+def well():
+    return tw.Landscape(
+        name="well",
+        problem=tw.FiniteSum(lambda t, c: jnp.sum((t - c) ** 2) / 2, jnp.array([[-1.0], [1.0]])),
+        start=jnp.array([0.5]), step=0.1, steps=200,
+        lower=jnp.array([-2.0]), upper=jnp.array([2.0]), source="mine")
+
+number = 3
+"""
+    )
+    result = compare(f"{file}:well", trials=100)
+    # Stationary variance of theta under SGD: eta/(2 - eta) = .0526; the loss is 1/2 + theta^2/2.
+    expected = 0.5 + 0.1 / 1.9 / 2
+    # theta^2 has a standard deviation of at most sqrt 2 times its mean: 100 chains.
+    assert row(result, "sgd")["loss"]["mean"] == pytest.approx(expected, abs=3 * 0.0372 / 10)
+    assert result["minima"][0]["params"] == pytest.approx([0.0], abs=1e-9)
+    with pytest.raises(tw.InputError, match="is a int; expected a thalweg.Landscape"):
+        compare(f"{file}:number")
+    with pytest.raises(tw.InputError, match="has no 'nothing'"):
+        compare(f"{file}:nothing")
+
+
+def test_every_sampler_of_the_command_line_has_a_row():
+    problem = tw.landscapes.robust_classification().problem
+    rows = entries(NAMES, (4, 2), Setting(problem, 0.1, 10, (1.0, 2.0)))
+    assert [r.family for r in rows] == ["gd", "sgd", "sgd", *NAMES[2:]]
+    assert {r.label for r in rows if r.family == "sgd"} == {"SGD, B=4", "SGD, B=2"}
+    assert rows[3].step == 0.05
+
+
+def test_gd_and_half_the_step_stand_beside_whatever_is_asked():
+    problem = tw.landscapes.toy_pair().problem
+    rows = entries(("rr",), (1,), Setting(problem, lambda k: 0.1 / (k + 1), 1))
+    assert [r.family for r in rows] == ["gd", "sgd-half", "rr"]
+    assert rows[1].step_text(11) == "0.05 to 0.00455"
+
+
+def test_the_headline_can_come_out_the_other_way():
+    def result(rr):
+        ends = {"gd": 0.4, "sgd": 0.1, "sgd-half": 0.3, "rr": rr}
+        rows = [
+            {
+                "label": family,
+                "family": family,
+                "trials": 400,
+                "ends": [{"minimum": "deep", "fraction": f, "error": (f * (1 - f) / 400) ** 0.5}],
+            }
+            for family, f in ends.items()
+        ]
+        minima = [{"name": "deep", "value": -1.0, "sharpness": None, "start": False}]
+        return landscape_sentences({"rows": rows, "minima": minima}, "random")["sentences"][-1]
+
+    assert "RR keeps the basin it starts in" in result(0.42)
+    assert "unlike gradient descent" in result(0.8)
+    assert "RR keeps" not in result(0.8)
+
+
+def test_networks_are_listed():
+    assert [name for name, _ in networks()] == ["digits", "mnist", "fashion-mnist"]

@@ -1,0 +1,656 @@
+"""Samplers against the enumeration of all their draws; one row in TABLE is one more sampler."""
+
+from typing import NamedTuple
+
+import enumeration
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import bowl_gradients, bowls
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial import cKDTree
+from scipy.stats import chisquare
+
+import thalweg as tw
+from thalweg.errors import InputError
+from thalweg.landscapes import piecewise_linear
+from thalweg.sampling import base
+
+LABELS = ["b", "a", "b", "c", "a"]
+GROUPS = np.array([1, 0, 1, 2, 0])
+A = np.array([0.1, 0.3, 0.2, 0.25, 0.15])
+UNEQUAL = bowls(5, weights=A, groups=LABELS)
+EQUAL = bowls(5, groups=LABELS)
+PAIRED = bowls(4, groups=[0, 0, 1, 1], weights=[0.4, 0.1, 0.2, 0.3])
+SINGLE = bowls(3, weights=[0.5, 0.2, 0.3], groups=[0, 1, 2])
+THETA = jnp.asarray([0.4, -0.7])
+# Where the gradients of the kept scores were taken.
+EARLIER = jnp.asarray([1.5, 0.2])
+# Scores kept by group: one a group, of no particular sample.
+KEPT = jnp.asarray([0.7, 1.9, 0.4])
+
+
+class Row(NamedTuple):
+    """A sampler, a problem, kept scores if any, and the law by enumeration from (a, g)."""
+
+    sampler: base.AbstractMemoryless
+    problem: tw.FiniteSum
+    law: object
+    state: object = None
+    params: object = THETA
+
+
+def independent(size, one):
+    return lambda a, g: enumeration.mean_of(one(a, g), size)
+
+
+def population(a, g):
+    return enumeration.one_sample(a, np.ones_like(a), g)
+
+
+def norms_at(problem, params):
+    return jnp.asarray(enumeration.norms(bowl_gradients(problem, params)))
+
+
+def stale(size, uniform, treatment):
+    scores = norms_at(UNEQUAL, EARLIER)
+    sampler = tw.Reweighted(size, refresh=10, stale=treatment, uniform=uniform)
+    current = treatment == "fixed-length"
+
+    def law(a, g):
+        return enumeration.by_sample(a, g, uniform, scores, current=current)
+
+    return Row(sampler, UNEQUAL, independent(size, law), scores)
+
+
+def stale_groups(size, treatment):
+    def law(a, g):
+        scores = np.asarray(KEPT)[GROUPS]
+        return enumeration.by_sample(a, g, 0.0, scores, current=treatment == "fixed-length")
+
+    sampler = tw.Reweighted(size, by="group", refresh=10, stale=treatment)
+    return Row(sampler, UNEQUAL, independent(size, law), KEPT)
+
+
+def reweighted(size, uniform=0.0, problem=UNEQUAL, params=THETA):
+    one = independent(size, lambda a, g: enumeration.by_sample(a, g, uniform))
+    return Row(tw.Reweighted(size, uniform=uniform), problem, one, None, params)
+
+
+def grouped(size, problem=UNEQUAL, params=THETA):
+    groups = np.asarray(problem.groups)
+    one = independent(size, lambda a, g: enumeration.by_group(a, g, groups))
+    return Row(tw.Reweighted(size, by="group"), problem, one, None, params)
+
+
+def resampled(size, f, **options):
+    one = independent(size, lambda a, g: enumeration.fixed_groups(a, g, GROUPS, f))
+    return Row(tw.Resampled(size, **options), UNEQUAL, one)
+
+
+def minibatch(size, replace, problem):
+    law = independent(size, population) if replace else lambda a, g: enumeration.subsets(g, size)
+    return Row(tw.Minibatch(size, replace=replace), problem, law)
+
+
+F = np.array([0.2, 0.7, 0.1])
+L = np.array([3.0, 1.0, 0.5])
+FL = enumeration.group_sums(A, GROUPS) * L
+
+TABLE = {
+    "full": Row(tw.Full(), UNEQUAL, enumeration.full),
+    "subset of 1": minibatch(1, False, EQUAL),
+    "subset of 2": minibatch(2, False, EQUAL),
+    "subset of 4": minibatch(4, False, EQUAL),
+    "subset of all": minibatch(5, False, EQUAL),
+    "one of unequal": Row(tw.Minibatch(1), UNEQUAL, population),
+    "replaced 2, equal": minibatch(2, True, EQUAL),
+    "replaced 1, unequal": minibatch(1, True, UNEQUAL),
+    "replaced 3, unequal": minibatch(3, True, UNEQUAL),
+    "proportions 1": resampled(1, F, proportions=F),
+    "proportions 2": resampled(2, F, proportions=F),
+    "lipschitz 2": resampled(2, FL / FL.sum(), lipschitz=L),
+    "norms 1": reweighted(1),
+    "norms 2": reweighted(2),
+    "norms 2, uniform .3": reweighted(2, 0.3),
+    "norms 1, uniform 1": reweighted(1, 1.0),
+    "norms 2, one gradient zero": reweighted(2, 0.0, UNEQUAL, UNEQUAL.data["centre"][0]),
+    "norms 2, zero and uniform": reweighted(2, 0.3, UNEQUAL, UNEQUAL.data["centre"][0]),
+    "groups 1": grouped(1),
+    "groups 2": grouped(2),
+    "two groups 1": grouped(1, PAIRED),
+    "two groups 2": grouped(2, PAIRED),
+    "groups 2, one gradient zero": grouped(2, UNEQUAL, UNEQUAL.data["centre"][0]),
+    "groups of one, one gradient zero": grouped(1, SINGLE, SINGLE.data["centre"][1]),
+    "stale 1": stale(1, 0.0, "unbiased"),
+    "stale 2, uniform .3": stale(2, 0.3, "unbiased"),
+    "fixed length 1": stale(1, 0.0, "fixed-length"),
+    "fixed length 2, uniform .3": stale(2, 0.3, "fixed-length"),
+    "stale groups 1": stale_groups(1, "unbiased"),
+    "stale groups 2": stale_groups(2, "unbiased"),
+    "fixed length groups 1": stale_groups(1, "fixed-length"),
+    "fixed length groups 2": stale_groups(2, "fixed-length"),
+}
+
+
+@pytest.fixture(params=TABLE)
+def row(request):
+    return TABLE[request.param]
+
+
+def enumerated(row):
+    g = bowl_gradients(row.problem, row.params)
+    return row.law(np.asarray(row.problem.weights), g)
+
+
+def draw(row, key, step=1):
+    """A draw; at step 1 kept scores are used, fresh samplers keep none."""
+    return row.sampler.draw(row.problem, row.params, row.state, key, step)[0]
+
+
+def drawn_estimates(row, count):
+    """Estimates of so many independent draws, their indices and weights."""
+    drawn = jax.jit(jax.vmap(lambda key: draw(row, key)))(jax.random.split(jax.random.key(5), count))
+    g = bowl_gradients(row.problem, row.params)
+    return np.einsum("nb,nbi->ni", drawn.weights, g[np.asarray(drawn.index)]), drawn
+
+
+def test_moments_equal_enumeration(row):
+    mean, covariance = enumeration.moments(enumerated(row))
+
+    @jax.jit
+    def moments(params, state):
+        args = row.problem, params, state
+        return row.sampler.mean(*args), row.sampler.covariance(*args), row.sampler.trace(*args)
+
+    got = moments(row.params, row.state)
+    for value, expected in zip(got, (mean, covariance, np.trace(covariance)), strict=True):
+        # Some ten numbers of size below 10, squared and cancelled: 100 roundings of 2e-16 x 100.
+        np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_mean_is_the_gradient_unless_said_otherwise(row):
+    mean, _ = enumeration.moments(enumerated(row))
+    bias = np.abs(mean - np.asarray(row.problem.gradient(row.params))).max()
+    assert (bias < 1e-14) if row.sampler.unbiased else (bias > 1e-2)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name != "full"])
+def test_draws_have_the_enumerated_law(name):
+    # Pearson's test of 1e5 draws over all distinct estimates; outcomes expected less than 5 times
+    # are pooled. One fixed key: of 31 sound rows the smallest p is above 1e-4 but for one in 300.
+    row, count = TABLE[name], 100_000
+    p, estimates = enumerated(row)
+    estimates, which = np.unique(np.round(estimates, 9), axis=0, return_inverse=True)
+    p = np.bincount(which.ravel(), weights=p)
+    got, _ = drawn_estimates(row, count)
+    distance, nearest = cKDTree(estimates[p > 0]).query(got)
+    assert distance.max() < 1e-8
+    seen, expected = np.bincount(nearest, minlength=(p > 0).sum()), count * p[p > 0]
+    rare = expected < 5
+    seen = np.append(seen[~rare], seen[rare].sum())
+    expected = np.append(expected[~rare], expected[rare].sum())
+    kept = expected > 0
+    assert kept.sum() == 1 or chisquare(seen[kept], expected[kept]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name != "full"])
+def test_mean_of_draws(name):
+    row, count = TABLE[name], 20_000
+    mean, covariance = enumeration.moments(enumerated(row))
+    got, _ = drawn_estimates(row, count)
+    # Five standard errors; a law without variance rounds.
+    error = np.sqrt(np.clip(np.diag(covariance), 0, None) / count)
+    assert (np.abs(got.mean(axis=0) - mean) <= 5 * error + 1e-12).all()
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name != "full"])
+def test_shapes_of_a_draw(name):
+    row = TABLE[name]
+    one, again = (jax.jit(lambda key: draw(row, key))(jax.random.key(1)) for _ in range(2))
+    assert one.index.shape == one.weights.shape == (row.sampler.size,)
+    assert one.index.dtype == jnp.int32
+    assert (one.index.tolist(), one.weights.tolist()) == (
+        again.index.tolist(),
+        again.weights.tolist(),
+    )
+    assert not bool(one.stationary)
+
+
+SAMPLERS = {
+    "full": tw.Full(),
+    "subset": tw.Minibatch(2),
+    "replaced": tw.Minibatch(2, replace=True),
+    "reshuffled": tw.Reshuffled(2),
+    "cyclic": tw.Cyclic(2),
+    "resampled": tw.Resampled(2, lipschitz=(1.0, 2.0, 3.0)),
+    "norms": tw.Reweighted(2),
+    "groups": tw.Reweighted(2, by="group"),
+    "fixed length": tw.Reweighted(2, refresh=2, stale="fixed-length", uniform=0.1),
+    "fixed length groups": tw.Reweighted(2, by="group", refresh=2, stale="fixed-length"),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_single_precision_runs_and_stays_single(name):
+    problem = bowls(5, groups=LABELS, dtype=np.float32)
+    start = jnp.asarray([0.4, -0.7], jnp.float32)
+    descent = tw.Descent(problem, SAMPLERS[name], 0.1)
+    run = tw.simulate(descent, start, steps=20, key=jax.random.key(0), chains=3)
+    assert run.params.dtype == jnp.float32
+    # A step moves to within 20 % of a centre, and these are all in a box of size 3.
+    assert bool(jnp.all(jnp.abs(run.params) < 3))
+    assert not bool(jnp.any(run.diverged))
+
+
+COSTS = {
+    "full": (tw.Full(), 5),
+    "subset": (tw.Minibatch(3), 3),
+    "reshuffled": (tw.Reshuffled(2), 5 / 3),
+    "cyclic": (tw.Cyclic(2), 5 / 3),
+    "resampled": (tw.Resampled(3, lipschitz=(1.0, 1.0, 1.0)), 3),
+    "norms": (tw.Reweighted(2), 2 + 5),
+    "kept norms": (tw.Reweighted(2, refresh=10), 2 + 0.5),
+    "fixed length": (tw.Reweighted(2, refresh=10, stale="fixed-length"), 4 + 0.5),
+    "groups": (tw.Reweighted(2, by="group"), 2 * 3 + 2),
+    "kept groups": (tw.Reweighted(2, by="group", refresh=10), 2 + 0.3),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_evaluations_a_step(name):
+    sampler, cost = COSTS[name]
+    assert sampler.evaluations(EQUAL) == pytest.approx(cost, rel=1e-15)
+
+
+# The trace inequality of resampling-reweighting.
+
+
+def traces(centres, weights, params):
+    data = {"centre": centres, "curvature": np.ones_like(centres)}
+    problem = tw.FiniteSum(UNEQUAL.loss, data, weights=weights)
+    return problem, _traces(problem, params)
+
+
+@jax.jit
+def _traces(problem, params):
+    samplers = tw.Minibatch(1, replace=True), tw.Reweighted(1), tw.Reweighted(1, uniform=0.5)
+    return [sampler.trace(problem, params) for sampler in samplers]
+
+
+components = st.floats(-10, 10).map(lambda x: round(x, 6))
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(
+    st.lists(components, min_size=8, max_size=8),
+    st.lists(st.floats(0.01, 1), min_size=4, max_size=4),
+)
+def test_trace_is_never_above_that_of_sgd(centres, weights):
+    # Cauchy and Schwarz: (sum a s)^2 <= sum a s^2; half of each is in between.
+    weights = np.array(weights) / sum(weights)
+    _, (sgd, rr, mixed) = traces(np.reshape(centres, (4, 2)), weights, jnp.zeros(2))
+    slack = 1e-12 * (1 + float(sgd))
+    assert rr <= sgd + slack
+    assert rr - slack <= mixed <= sgd + slack
+
+
+def test_trace_equals_that_of_sgd_for_equal_norms():
+    angles = np.array([0.1, 1.0, 2.5, 4.0])
+    circle = 3.0 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    _, (sgd, rr, _) = traces(circle, np.array([0.1, 0.2, 0.3, 0.4]), jnp.zeros(2))
+    # Numbers of size 9.
+    assert float(abs(sgd - rr)) < 1e-14
+    _, (sgd, rr, _) = traces(circle, np.array([0.1, 0.2, 0.3, 0.4]), jnp.asarray([0.5, 0.0]))
+    assert float(sgd - rr) > 0.1
+
+
+# Zero gradients.
+
+
+@pytest.mark.parametrize("by", ["sample", "group"])
+def test_a_sample_with_zero_gradient_is_never_drawn(by):
+    params = UNEQUAL.data["centre"][3]
+    row = Row(tw.Reweighted(2, by=by), UNEQUAL, None, None, params)
+    estimates, drawn = drawn_estimates(row, 20_000)
+    assert not (np.asarray(drawn.index) == 3).any()
+    assert np.isfinite(estimates).all()
+    assert np.isfinite(np.asarray(drawn.weights)).all()
+
+
+def test_a_drawn_sample_whose_current_gradient_is_zero_has_weight_zero():
+    # Kept scores draw it; in fixed-length steps it would be divided by.
+    params, scores = UNEQUAL.data["centre"][3], norms_at(UNEQUAL, EARLIER)
+    sampler = tw.Reweighted(1, refresh=10, stale="fixed-length")
+    estimates, drawn = drawn_estimates(Row(sampler, UNEQUAL, None, scores, params), 5_000)
+    hit = np.asarray(drawn.index)[:, 0] == 3
+    assert hit.any()
+    assert (np.asarray(drawn.weights)[hit] == 0).all()
+    assert np.isfinite(estimates).all()
+
+
+def test_kept_scores_that_are_all_zero_draw_from_the_population():
+    row = Row(tw.Reweighted(2, refresh=10), UNEQUAL, None, jnp.zeros(5))
+    estimates, drawn = drawn_estimates(row, 20_000)
+    seen = np.bincount(np.asarray(drawn.index).ravel(), minlength=5)
+    assert chisquare(seen, 40_000 * A).pvalue > 1e-4
+    assert np.asarray(drawn.weights).tolist() == np.full((20_000, 2), 0.5).tolist()
+    assert np.isfinite(estimates).all()
+
+
+STILL = {
+    "norms": (tw.Reweighted(2), True),
+    "kept norms": (tw.Reweighted(2, refresh=3), True),
+    "fixed length": (tw.Reweighted(2, refresh=3, stale="fixed-length"), True),
+    # One sample a group says nothing of the others.
+    "groups": (tw.Reweighted(2, by="group"), False),
+    "kept groups": (tw.Reweighted(2, by="group", refresh=3), False),
+}
+
+
+@pytest.mark.parametrize("name", STILL)
+def test_a_common_minimum_is_reported_as_a_fixed_point(name):
+    sampler, reported = STILL[name]
+    centre = np.array([0.25, -1.5])
+    data = {"centre": np.tile(centre, (5, 1)), "curvature": np.ones((5, 2))}
+    problem = tw.FiniteSum(UNEQUAL.loss, data, weights=A, groups=LABELS)
+    starts = jnp.asarray([centre, centre + 1.0])
+    descent = tw.Descent(problem, sampler, 0.1)
+    run = tw.simulate(descent, starts, per_chain=True, steps=5, key=jax.random.key(0))
+    assert run.stationary.tolist() == [reported, False]
+    assert run.params[0].tolist() == centre.tolist()
+    assert bool(jnp.all(jnp.isfinite(run.params)))
+
+
+@pytest.mark.parametrize("refresh", [1, 3])
+def test_groups_of_single_samples_know_a_fixed_point(refresh):
+    problem = tw.FiniteSum.of(lambda x: jnp.sum(x**2), lambda x: jnp.sum(x**4))
+    descent = tw.Descent(problem, tw.Reweighted(2, by="group", refresh=refresh), 0.1)
+    starts = jnp.asarray([[0.0], [1.0]])
+    run = tw.simulate(descent, starts, per_chain=True, steps=4, key=jax.random.key(0))
+    assert run.stationary.tolist() == [True, False]
+
+
+def test_a_zero_gradient_of_one_in_each_group_is_no_fixed_point():
+    # The first of each group is at its minimum, the second is not: with scores of the first ones
+    # kept nothing may be claimed.
+    centre = np.array([[0.0], [1.0], [0.0], [1.0]])
+    data = {"centre": centre, "curvature": np.ones_like(centre)}
+    problem = tw.FiniteSum(UNEQUAL.loss, data, groups=[0, 0, 1, 1])
+    sampler = tw.Reweighted(1, by="group", refresh=10)
+    row = Row(sampler, problem, None, jnp.zeros(2), jnp.zeros(1))
+    assert not bool(draw(row, jax.random.key(0)).stationary)
+
+
+# When scores are taken.
+
+
+@pytest.mark.parametrize("by", ["sample", "group"])
+def test_scores_are_taken_every_refresh_steps(by):
+    sampler = tw.Reweighted(1, by=by, refresh=3)
+    kept = sampler.init(UNEQUAL, THETA)
+    norms, taken = norms_at(UNEQUAL, THETA), []
+    step_of = jax.jit(lambda state, step: sampler.draw(UNEQUAL, THETA, state, KEY, step)[1])
+    for step in range(7):
+        new = step_of(jnp.full_like(kept, 0.125), jnp.asarray(step))
+        taken.append(bool(jnp.any(new != 0.125)))
+    assert taken == [True, False, False, True, False, False, True]
+    if by == "sample":
+        np.testing.assert_allclose(new, norms, rtol=1e-14)
+    else:
+        for j, score in enumerate(np.asarray(new)):
+            assert np.isclose(score, np.asarray(norms)[j == GROUPS], rtol=1e-14).any()
+
+
+KEY = jax.random.key(11)
+
+
+# Passes.
+
+
+def passes(sampler, problem, count):
+    """The (index, weights) of every batch of so many passes, missing places left out."""
+    draw_at = jax.jit(lambda state, key, k: sampler.draw(problem, THETA, state, key, k))
+    state, batches = sampler.init(problem, THETA), []
+    for k in range(count * -(-problem.n // sampler.size)):
+        one, state = draw_at(state, jax.random.fold_in(KEY, k), jnp.asarray(k))
+        present = np.asarray(one.weights) > 0
+        batches.append((np.asarray(one.index)[present], np.asarray(one.weights)[present]))
+    return batches
+
+
+@pytest.mark.parametrize("kind", [tw.Reshuffled, tw.Cyclic])
+@pytest.mark.parametrize(("n", "size"), [(7, 3), (6, 2), (5, 5), (5, 1)])
+def test_every_pass_goes_over_all_samples_once(kind, n, size):
+    weights = np.arange(1.0, n + 1) / (n * (n + 1) / 2)
+    problem = bowls(n, weights=weights)
+    sampler, batches = kind(size), passes(kind(size), problem, 3)
+    a_pass = -(-n // size)
+    orders = [np.concatenate([b[0] for b in batches[p : p + a_pass]]) for p in (0, a_pass)]
+    for order in orders:
+        assert sorted(order.tolist()) == list(range(n))
+    if kind is tw.Cyclic:
+        assert orders[0].tolist() == orders[1].tolist() == list(range(n))
+    elif n > 5:
+        assert orders[0].tolist() != orders[1].tolist()
+    for k, (index, w) in enumerate(batches):
+        held = size if (k + 1) % a_pass or n % size == 0 else n % size
+        assert len(index) == held
+        np.testing.assert_allclose(w, n * weights[index] / held, rtol=1e-14)
+    assert sampler.evaluations(problem) == n / a_pass
+
+
+@pytest.mark.parametrize("kind", [tw.Reshuffled, tw.Cyclic])
+def test_a_pass_in_whole_batches_averages_to_the_full_gradient(kind):
+    weights = np.arange(1.0, 7) / 21
+    problem = bowls(6, weights=weights)
+    g = bowl_gradients(problem, THETA)
+    estimates = [w @ g[index] for index, w in passes(kind(2), problem, 1)]
+    np.testing.assert_allclose(np.mean(estimates, axis=0), weights @ g, rtol=1e-13)
+
+
+def test_all_permutations_are_equally_likely():
+    # So a batch at a fixed place of the pass is a uniform subset: unbiased, the last one, too.
+    problem, sampler = bowls(4), tw.Reshuffled(3)
+    state = sampler.init(problem, THETA)
+    one = jax.jit(jax.vmap(lambda key: sampler.draw(problem, THETA, state, key, 0)[1]))
+    orders = np.asarray(one(jax.random.split(KEY, 24_000)))
+    _, seen = np.unique(orders @ [64, 16, 4, 1], return_counts=True)
+    assert len(seen) == 24
+    assert chisquare(seen).pvalue > 1e-4
+
+
+def test_the_last_smaller_batch_is_unbiased():
+    # Enumerated: the batch after three of four is any one sample with weight n a_i.
+    weights = np.array([0.1, 0.2, 0.3, 0.4])
+    problem, sampler = bowls(4, weights=weights), tw.Reshuffled(3)
+    g, estimates = bowl_gradients(problem, THETA), []
+    for last in range(4):
+        order = jnp.asarray([*(i for i in range(4) if i != last), last], jnp.int32)
+        one, _ = sampler.draw(problem, THETA, order, KEY, 1)
+        estimates.append(np.asarray(one.weights) @ g[np.asarray(one.index)])
+    np.testing.assert_allclose(np.mean(estimates, axis=0), weights @ g, rtol=1e-13)
+
+
+# Drawing with probabilities.
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_entry_of_weight_zero_is_drawn_however_sums_round(dtype, monkeypatch):
+    # The uniform numbers that hit the running sums, their neighbours and both ends, exactly.
+    rng = np.random.default_rng(0)
+    weights = np.where(rng.random(5000) < 0.5, 0, rng.random(5000)).astype(dtype)
+    weights[:2] = weights[-3:] = 0
+    sums = np.asarray(jnp.cumsum(jnp.asarray(weights)))
+    targets = (sums / sums[-1]).astype(dtype)
+    below, above = np.nextafter(targets, dtype(0)), np.nextafter(targets, dtype(1))
+    numbers = np.concatenate([targets, below, above])
+    numbers = jnp.asarray(numbers[(numbers >= 0) & (numbers < 1)])
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape, dtype: numbers)
+    index = base.weighted_index(KEY, jnp.asarray(weights), len(numbers))
+    assert weights[np.asarray(index)].min() > 0
+
+
+def test_many_draws_in_single_precision_follow_the_weights():
+    weights = np.array([0, 3, 0, 0, 1, 6, 0], np.float32)
+    draws = base.weighted_index(KEY, jnp.asarray(weights), 1_000_000)
+    seen = np.bincount(np.asarray(draws), minlength=7)
+    assert (seen[weights == 0] == 0).all()
+    kept = weights > 0
+    assert chisquare(seen[kept], 1e5 * weights[kept]).pvalue > 1e-4
+
+
+def test_one_of_each_group_in_proportion_to_its_weights():
+    problem = bowls(6, weights=[0.1, 0.0, 0.3, 0.25, 0.35, 0.0], groups=list("babbab"))
+    many = jax.jit(jax.vmap(lambda key: base.one_a_group(problem, key)))
+    drawn = np.asarray(many(jax.random.split(KEY, 50_000)))
+    first, second = (np.bincount(drawn[:, j], minlength=6) for j in (0, 1))
+    # Group a is samples 1 and 4, of which 1 has weight zero; b is 0, 2, 3 and 5.
+    assert first.tolist() == [0, 0, 0, 0, 50_000, 0]
+    assert second[[1, 4, 5]].tolist() == [0, 0, 0]
+    assert chisquare(second[[0, 2, 3]], 50_000 * np.array([0.1, 0.3, 0.25]) / 0.65).pvalue > 1e-4
+
+
+# An and Ying, section 2.
+
+
+@pytest.mark.parametrize(("a1", "epsilon", "K"), [(0.4, 0.1, 5.0), (0.3, 0.01, 2.0)])
+def test_variances_of_the_two_wells(a1, epsilon, K):
+    # Section 2: with proportions f1, f2 the variances in the four regions, left to right.
+    problem, a2 = piecewise_linear(a1=a1, epsilon=epsilon, K=K).problem, 1 - a1
+    sampler = tw.Resampled(1, lipschitz=(1.0, K))
+    f1 = a1 / (a1 + K * a2)
+    f2 = 1 - f1
+    np.testing.assert_allclose(sampler.group_proportions(problem), [f1, f2], rtol=1e-15)
+    up, down = np.sqrt(f2 / f1), np.sqrt(f1 / f2)
+    expected = {
+        -1.5: (a1 * up - epsilon * a2 * down) ** 2,
+        -0.5: (a1 * up + epsilon * a2 * down) ** 2,
+        0.5 / K: (epsilon * a1 * up + K * a2 * down) ** 2,
+        1.5 / K: (epsilon * a1 * up - K * a2 * down) ** 2,
+    }
+    for x, variance in expected.items():
+        got = sampler.covariance(problem, jnp.asarray([x]))
+        np.testing.assert_allclose(got, [[variance]], rtol=1e-13)
+    # Balanced up to the slopes epsilon: a1 sqrt(f2/f1) = K a2 sqrt(f1/f2).
+    np.testing.assert_allclose(a1 * up, K * a2 * down, rtol=1e-14)
+
+
+@pytest.mark.parametrize("x", [-1.5, -0.5, 0.1, 0.3])
+def test_variances_of_sgd_on_the_two_wells(x):
+    slopes = {-1.5: (1, -0.1), -0.5: (1, 0.1), 0.1: (0.1, 5), 0.3: (0.1, -5)}[x]
+    problem = piecewise_linear().problem
+    got = tw.Minibatch(1).covariance(problem, jnp.asarray([x]))
+    # a1 a2 (difference of the slopes)^2, the sign of the second reversed in each region.
+    np.testing.assert_allclose(got, [[0.24 * (slopes[0] + slopes[1]) ** 2]], rtol=1e-13)
+
+
+def test_lipschitz_constants_of_the_two_wells():
+    points = jnp.linspace(-2.0, 1.0, 31)[:, None]
+    assert tw.lipschitz_constants(piecewise_linear(K=7.0).problem, points) == (1.0, 7.0)
+
+
+def test_lipschitz_constants_are_maxima_over_points_and_samples():
+    points = jnp.asarray([[0.0, 0.0], [2.0, -1.0], [-3.0, 0.5]])
+    norms = np.stack([norms_at(UNEQUAL, point) for point in points])
+    expected = [norms[:, j == GROUPS].max() for j in range(3)]
+    np.testing.assert_allclose(tw.lipschitz_constants(UNEQUAL, points), expected, rtol=1e-14)
+
+
+# Bad input.
+
+LARGE = tw.FiniteSum(lambda p, s: jnp.sum(p) * s, np.ones(3))
+
+REFUSED = {
+    "batch above n": (
+        lambda: tw.Minibatch(6).check(EQUAL),
+        "Minibatch has batch size 6 but the problem has n = 5",
+    ),
+    "pass above n": (lambda: tw.Reshuffled(6).check(EQUAL), "Reshuffled has batch size 6"),
+    "cycle above n": (lambda: tw.Cyclic(6).check(EQUAL), "Cyclic has batch size 6"),
+    "at construction": (lambda: tw.Descent(EQUAL, tw.Minibatch(6), 0.1), "batch size 6"),
+    "size 0": (lambda: tw.Minibatch(0), "whole batch size of at least 1, got 0"),
+    "size 0, pass": (lambda: tw.Reshuffled(0), "Reshuffled needs a whole batch size"),
+    "size 0, cycle": (lambda: tw.Cyclic(-1), "Cyclic needs a whole batch size"),
+    "size 0, norms": (lambda: tw.Reweighted(0), "Reweighted needs a whole batch size"),
+    "size 0, groups": (
+        lambda: tw.Resampled(0, lipschitz=(1.0,)),
+        "Resampled needs a whole batch size",
+    ),
+    "size 2.5": (lambda: tw.Minibatch(2.5), "got 2.5"),
+    "size True": (lambda: tw.Minibatch(True), "got True"),
+    "unequal subset": (
+        lambda: tw.Minibatch(2).check(UNEQUAL),
+        "needs equal weights.*use replace=True",
+    ),
+    "unknown by": (
+        lambda: tw.Reweighted(1, by="samples"),
+        "unknown way of drawing .* 'samples'; did you mean 'sample'.*: group, sample",
+    ),
+    "unknown stale": (
+        lambda: tw.Reweighted(1, stale="fixed_length"),
+        "'fixed_length'; did you mean 'fixed-length'",
+    ),
+    "refresh 0": (lambda: tw.Reweighted(1, refresh=0), "refresh .* at least 1; got 0"),
+    "uniform 1.5": (lambda: tw.Reweighted(1, uniform=1.5), "expected 0 to 1; got 1.5"),
+    "uniform nan": (lambda: tw.Reweighted(1, uniform=float("nan")), "expected 0 to 1; got nan"),
+    "uniform groups": (
+        lambda: tw.Reweighted(1, by="group", uniform=0.1),
+        "needs by='sample'",
+    ),
+    "no groups": (
+        lambda: tw.Reweighted(1, by="group").check(bowls()),
+        "the problem has none; pass groups=",
+    ),
+    "no groups, fixed": (
+        lambda: tw.Resampled(1, lipschitz=(1.0,)).check(bowls()),
+        "the problem has none; pass groups=",
+    ),
+    "neither": (lambda: tw.Resampled(1), "either proportions= or lipschitz="),
+    "both": (
+        lambda: tw.Resampled(1, proportions=(1.0,), lipschitz=(1.0,)),
+        "either proportions= or lipschitz=",
+    ),
+    "proportion zero": (
+        lambda: tw.Resampled(1, proportions=(0.0, 1.0)),
+        "proportions must be positive finite",
+    ),
+    "lipschitz nan": (
+        lambda: tw.Resampled(1, lipschitz=(1.0, float("nan"))),
+        "lipschitz must be positive finite",
+    ),
+    "proportions sum": (
+        lambda: tw.Resampled(1, proportions=(0.5, 0.6)),
+        "proportions sum to 1.1; expected 1",
+    ),
+    "one a group": (
+        lambda: tw.Resampled(1, lipschitz=(1.0, 2.0)).check(UNEQUAL),
+        "has 2 group constants but the problem has 3 groups",
+    ),
+    "empty group": (
+        lambda: tw.Resampled(1, lipschitz=(1.0, 2.0)).check(
+            bowls(3, weights=[0.5, 0.5, 0.0], groups=[0, 0, 1])
+        ),
+        "group 1 has total weight zero",
+    ),
+    "dense covariance": (
+        lambda: tw.Minibatch(1).covariance(LARGE, jnp.ones(4097)),
+        "4097 x 4097 matrix; expected at most 4096",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refuses(case):
+    make, message = REFUSED[case]
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_trace_has_no_limit_on_parameters():
+    # Gradients s_i (1, ..., 1): variance of (1, 2, 6) is 14/3, times P.
+    problem = tw.FiniteSum(lambda p, s: jnp.sum(p) * s, np.array([1.0, 2.0, 6.0]))
+    trace = tw.Minibatch(1).trace(problem, jnp.ones(5000))
+    np.testing.assert_allclose(trace, 5000 * 14 / 3, rtol=1e-12)
