@@ -259,7 +259,7 @@ number = 3
     # theta^2 has a standard deviation of at most sqrt 2 times its mean: 100 chains.
     assert row(result, "sgd")["loss"]["mean"] == pytest.approx(expected, abs=3 * 0.0372 / 10)
     assert result["minima"][0]["params"] == pytest.approx([0.0], abs=1e-9)
-    with pytest.raises(tw.InputError, match="is a int; expected a thalweg.Landscape"):
+    with pytest.raises(tw.InputError, match="is a int; expected a thalweg"):
         compare(f"{file}:number")
     with pytest.raises(tw.InputError, match="has no 'nothing'"):
         compare(f"{file}:nothing")

@@ -267,9 +267,15 @@ def _basin_on_line(problem: FiniteSum, centres: Array, points: Array) -> Array:
     left = jnp.searchsorted(centres[order], points, side="right") - 1
     right = jnp.searchsorted(centres[order], points, side="left")
     place = jnp.where(slopes > 0, left, right)
-    # At a gradient of zero: on a minimum, where left is right, or on a maximum or plateau.
-    lands = (place >= 0) & (place < centres.size) & ((slopes != 0) | (left == right))
-    return jnp.where(lands & jnp.isfinite(points), order[place], -1).astype(jnp.int32)
+    # A gradient of zero away from all minima is that of a maximum or a plateau.
+    lands = (place >= 0) & (place < centres.size) & (slopes != 0)
+    owner = jnp.where(lands & jnp.isfinite(points), order[place], -1)
+    # Minima are known to a few digits only: close to one, the slope may point to the wrong side.
+    distances = jnp.abs(points[:, None] - centres)
+    nearest = jnp.argmin(distances, axis=1)
+    apart = jnp.max(centres) - jnp.min(centres) + jnp.max(jnp.abs(centres))
+    on_it = jnp.min(distances, axis=1) <= _SAME * apart
+    return jnp.where(on_it, nearest, owner).astype(jnp.int32)
 
 
 @jax.jit

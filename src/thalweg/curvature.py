@@ -46,7 +46,12 @@ class Operator:
     dtype: Any
 
     def matvec(self, vector: Float[Array, " size"]) -> Float[Array, " size"]:
-        """The product with a vector; compiled once for all points of a problem."""
+        """The product with a vector; compiled once for all points of a problem.
+
+        Raises:
+            InputError: A vector of another size.
+        """
+        _check_size(vector, self.size, "vector")
         return _apply(self.product, self.arguments, vector)
 
     def matmat(self, vectors: np.ndarray) -> np.ndarray:
@@ -154,9 +159,10 @@ def sample_curvatures(
     Forward over forward: about four evaluations of the losses, and nothing of size n x P.
 
     Raises:
-        InputError: Parameters that the loss does not take.
+        InputError: Parameters that the loss does not take, or a vector of another size.
     """
     problem.check_params(params)
+    _check_size(vector, jax.eval_shape(lambda p: ravel_pytree(p)[0], params).size, "vector")
     return _sample_curvatures(problem, params, vector)
 
 
@@ -191,12 +197,12 @@ def top_eigenvalues(
     """
     if not 1 <= k <= operator.size:
         raise InputError(f"k={k} eigenvalues of a matrix of size {operator.size}; expected 1..size")
-    if start is not None and start.shape != (operator.size,):
-        raise InputError(f"start has shape {start.shape}; expected ({operator.size},)")
+    if start is not None:
+        _check_size(start, operator.size, "start")
     if not 4 * float(jnp.finfo(operator.dtype).eps) <= rtol < 1:
         raise InputError(
-            f"rtol={rtol} is out of reach of products in {operator.dtype}; expected at least "
-            "four units of rounding and less than 1"
+            f"rtol={rtol} is out of reach of products in {jnp.dtype(operator.dtype)}; expected at "
+            "least four units of rounding and less than 1"
         )
     if operator.size <= max(DENSE_SIZE, 3 * k):
         return _dense_eigenvalues(operator, k, largest)
@@ -279,6 +285,11 @@ def _lanczos(
         _check_finite(product)
         return offset * vector.ravel() + sign * np.asarray(product, dtype=float)
 
+    # ARPACK refuses a start with a zero product. A random one has it for the zero matrix alone.
+    if not matvec(guess).any():
+        guess = _guess(operator.size)
+        if not matvec(guess).any():
+            return np.full(k, offset), np.eye(operator.size, k)
     matrix = LinearOperator((operator.size,) * 2, matvec=matvec, dtype=np.float64)
     try:
         values, vectors = eigsh(matrix, k, which="LA", v0=guess, tol=rtol, maxiter=_RESTARTS)
@@ -300,6 +311,14 @@ def _with_residuals(operator: Operator, values: np.ndarray, vectors: np.ndarray)
 def _guess(size: int) -> np.ndarray:
     # Random, for a vector with a pattern may be orthogonal to the eigenvector sought; fixed.
     return np.random.default_rng(0).standard_normal(size)
+
+
+def _check_size(vector: Array, size: int, name: str) -> None:
+    if vector.shape != (size,):
+        raise InputError(
+            f"{name} has shape {vector.shape}; expected ({size},), the parameters in one vector "
+            "(jax.flatten_util.ravel_pytree)"
+        )
 
 
 def _check_finite(products: Any) -> None:

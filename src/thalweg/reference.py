@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from thalweg.problem import FiniteSum, Params
 
 
+@jax.jit
 def sample_hessians(problem: FiniteSum, params: Params) -> Float[Array, "n size size"]:
     r"""The Hessians :math:`H_i` of all samples: n x P x P numbers."""
     flat, unravel = ravel_pytree(params)

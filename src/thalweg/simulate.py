@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Int, Key, UInt
 
 from thalweg.checkpoint import Checkpoint, fingerprint
 from thalweg.dynamics import AbstractDynamics
@@ -36,7 +36,7 @@ class Chains(eqx.Module):
     for never. Chains that only pad the block are marked as exited at step 0.
     """
 
-    index: Int[Array, " block"]
+    index: UInt[Array, " block"]
     state: Any
     exit_step: Int[Array, " block"]
     diverged_step: Int[Array, " block"]

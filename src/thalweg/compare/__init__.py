@@ -1,4 +1,4 @@
-"""The main job: where gradient descent, SGD and resampling-reweighting end, from the same starts."""
+"""The main job: where gradient descent, SGD and RR end, from the same starts."""
 
 from thalweg.compare.job import compare as compare
 from thalweg.compare.network import networks as networks

@@ -11,7 +11,7 @@ from thalweg.errors import InputError
 from thalweg.problem import FiniteSum
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KnownPoint:
     """A minimum or saddle that is known beforehand.
 

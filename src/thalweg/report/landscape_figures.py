@@ -1,11 +1,12 @@
 """Figures of a landscape: the way of the chains, and where they ended."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.figure import Figure
 
 from thalweg.report.labels import place_labels
@@ -15,6 +16,10 @@ from thalweg.report.style import Drawing, colour, numbers
 
 _BINS = 80
 _COLUMNS = 4
+_WRAP = 16
+Points = Sequence[Sequence[float]]
+# Contours stand closer together near the bottom, where minima are told apart.
+_POWER = 1.5
 GREYS = ListedColormap(np.linspace(0.72, 0.98, 64)[:, None].repeat(3, axis=1))
 
 
@@ -49,7 +54,8 @@ def _line_figure(result: Mapping[str, Any]) -> Drawing:
                 )
         middle.set(ylabel="iteration k", ylim=(max(rows[0]["path_steps"][-1], 1), 0))
         _strips(bottom, result)
-        place_labels(top, _places(result), [m["name"] for m in result["minima"]])
+        curve = zip(result["surface"]["x"], numbers(result["surface"]["f"]), strict=True)
+        _name_minima(top, result, _places(result), [*curve][::4])
 
     return Drawing("landscape", caption, 82 + 4 * len(rows), draw)
 
@@ -69,7 +75,13 @@ def _places(result: Mapping[str, Any]) -> list[tuple[float, float]]:
     return [(m["params"][0], m["value"]) for m in result["minima"]]
 
 
-def _mark(axes: Axes, points: list[tuple[float, float]], marker: str) -> None:
+def _name_minima(axes: Axes, result: Mapping[str, Any], places: Points, others: Points) -> None:
+    names = [fill(minimum["name"], _WRAP) for minimum in result["minima"]]
+    seen = [point for point in others if np.isfinite(numbers(point)).all()]
+    place_labels(axes, places, names, seen)
+
+
+def _mark(axes: Axes, points: Points, marker: str) -> None:
     for x, y in points:
         axes.plot(
             *(x, y, marker),
@@ -99,14 +111,7 @@ def _strips(axes: Axes, result: Mapping[str, Any]) -> None:
         ends = np.clip(ends[np.isfinite(ends)], x[0], x[-1])
         heights = np.histogram(ends, edges)[0] / max(1, len(ends))
         heights = 0.85 * heights / max(heights.max(), 1e-12)
-        axes.bar(
-            edges[:-1],
-            heights,
-            width=np.diff(edges),
-            bottom=-place,
-            align="edge",
-            color=colour(row["family"]),
-        )
+        axes.stairs(heights - place, edges, baseline=-place, fill=True, color=colour(row["family"]))
         axes.axhline(-place, color="#bbbbbb", linewidth=0.4)
     axes.set(xlabel="θ", ylim=(-len(rows) + 0.9, 1))
     axes.set_yticks([0.3 - place for place in range(len(rows))], [row["label"] for row in rows])
@@ -130,22 +135,27 @@ def _plane_figure(result: Mapping[str, Any]) -> Drawing:
             axes.set_axis_off()
         figure.supxlabel(result["surface"]["x_label"], fontsize=7)
         figure.supylabel(result["surface"]["y_label"], fontsize=7)
-        minima = result["minima"]
-        place_labels(grid[0], [m["params"] for m in minima], [m["name"] for m in minima])
+        drawn = [point for path in rows[0]["paths"] for point in path[::4]]
+        places = [minimum["params"] for minimum in result["minima"]]
+        _name_minima(grid[0], result, places, [*drawn, *(s["params"] for s in result["saddles"])])
 
     return Drawing("landscape", caption, 8 + 38 * height, draw)
 
 
 def _panel(axes: Axes, row: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     surface, family = result["surface"], colour(row["family"])
+    x, y = surface["x"], surface["y"]
     low, high = _range(result)
     if high > low:
         f = np.minimum(numbers(surface["f"]), high)
-        # Closer together near the bottom, where the minima are told apart.
-        levels = low + (high - low) * np.linspace(0, 1, 13) ** 1.5
-        axes.contourf(surface["x"], surface["y"], f, levels=levels, cmap=GREYS)
-        axes.contour(surface["x"], surface["y"], f, levels=levels, colors="#999999", linewidths=0.3)
-    axes.set(xlim=(surface["x"][0], surface["x"][-1]), ylim=(surface["y"][0], surface["y"][-1]))
+        levels = low + (high - low) * np.linspace(0, 1, 13) ** _POWER
+        norm = PowerNorm(1 / _POWER, low, high)
+        extent = (x[0], x[-1], y[0], y[-1])
+        axes.imshow(
+            f, cmap=GREYS, norm=norm, extent=extent, origin="lower", interpolation="bilinear"
+        )
+        axes.contour(x, y, f, levels=levels, colors="#8a8a8a", linewidths=0.3, linestyles="solid")
+    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="auto")
     for path in row["paths"]:
         axes.plot(*numbers(path).T, color=family, linewidth=0.5, alpha=0.8)
     ends = numbers(row["end_points"])
@@ -177,10 +187,10 @@ def _ends_figure(result: Mapping[str, Any]) -> Drawing:
                 xerr=[end["error"] for end in ends],
                 color=[colour(row["family"]) for row in rows],
                 height=0.7,
-                error_kw={"linewidth": 0.7, "ecolor": "#777777", "capsize": 1.5},
+                error_kw={"linewidth": 0.7, "ecolor": "#777777"},
             )
             axes.set(xlim=(0, 1.05), xticks=(0, 0.5, 1))
-            axes.set_title(name, loc="left", wrap=True)
+            axes.set_title(fill(name, _WRAP), loc="left")
         panels[0].set_yticks(places, [row["label"] for row in rows])
         figure.supxlabel("fraction of the chains", fontsize=7)
 

@@ -1,4 +1,4 @@
-"""How figures look: one colour a family of samplers, one size, the same bytes for the same input."""
+"""How figures look: one colour a family of samplers, one width, no dependence on the machine."""
 
 import io
 from collections import Counter

@@ -48,7 +48,7 @@ class Reshuffled(AbstractSampler):
         step: Any,
     ) -> tuple[Draw, Int[Array, " n"]]:
         """The next batch of the pass; a fresh permutation where a pass begins."""
-        position = step % steps_per_epoch(problem.n, self.size)
+        position = jnp.asarray(step % steps_per_epoch(problem.n, self.size), dtype=jnp.int32)
         order = jax.lax.cond(
             position == 0,
             lambda: jax.random.permutation(key, problem.n).astype(jnp.int32),
