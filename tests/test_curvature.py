@@ -18,18 +18,18 @@ def _loss(params, sample):
     return jnp.sum((hidden @ params["W"] - y) ** 2)
 
 
-def _net(dtype=jnp.float64, weights=None, n=11, chunk_size=4):
-    """P = 24 parameters, n = 11 samples in chunks of 4: the last chunk is smaller."""
+UNEVEN = np.arange(1.0, 12) / 66
+
+
+def _net(dtype=jnp.float64, chunk_size=4096):
+    """A net with P = 24 parameters in a nested pytree, n = 11 samples of unequal weight."""
     keys = jax.random.split(jax.random.key(0), 5)
     shapes = {"first": {"W": (3, 4), "b": (4,)}, "W": (4, 2)}
     leaves, tree = jax.tree.flatten(shapes, is_leaf=lambda s: isinstance(s, tuple))
     normal = [jax.random.normal(k, s, dtype) for k, s in zip(keys, leaves, strict=False)]
-    data = (jax.random.normal(keys[3], (n, 3), dtype), jax.random.normal(keys[4], (n, 2), dtype))
-    problem = FiniteSum(_loss, data, weights=weights, chunk_size=chunk_size)
+    data = (jax.random.normal(keys[3], (11, 3), dtype), jax.random.normal(keys[4], (11, 2), dtype))
+    problem = FiniteSum(_loss, data, weights=UNEVEN, chunk_size=chunk_size)
     return problem, jax.tree.unflatten(tree, normal)
-
-
-UNEVEN = np.arange(1.0, 12) / 66
 
 
 def _dense(problem, params):
@@ -41,9 +41,8 @@ def _dense(problem, params):
     )
 
 
-@pytest.mark.parametrize("weights", [None, UNEVEN])
-def test_products_equal_dense_matrices(weights):
-    problem, params = _net(weights=weights)
+def test_products_equal_dense_matrices():
+    problem, params = _net()
     _, H, Sigma = _dense(problem, params)
     v = jax.random.normal(jax.random.key(7), (24,))
     # Sums of some 1e3 numbers of order 10 in double precision: 1e-16 * 1e4 < 1e-9.
@@ -55,15 +54,17 @@ def test_products_equal_dense_matrices(weights):
         np.testing.assert_allclose(operator.dense(), matrix, rtol=0, atol=1e-9)
 
 
-def test_products_in_small_chunks(monkeypatch):
-    # A budget for 4 samples at once: 11 = 4 + 4 + 3. It is no argument of what the operator has
-    # compiled, hence the function itself.
+def test_products_in_chunks_with_a_smaller_last_one(monkeypatch):
+    # 11 = 4 + 4 + 3, for the gradient and for the per-sample products, whose budget of memory is
+    # no argument of what operators have compiled: hence the functions themselves.
     monkeypatch.setattr("thalweg.gradnorms._BUDGET", 4 * 24 * 4)
-    problem, params = _net(weights=UNEVEN)
+    problem, params = _net(chunk_size=4)
+    _, H, Sigma = _dense(problem, params)
     v = jax.random.normal(jax.random.key(7), (24,))
-    expected = _dense(problem, params)[2] @ v
+    got = jax.jit(curvature.hessian_product)(problem, params, v)
+    np.testing.assert_allclose(got, H @ v, rtol=0, atol=1e-9)
     got = jax.jit(curvature.nonuniformity_product)(problem, params, v)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(got, Sigma @ v, rtol=0, atol=1e-9)
 
 
 def test_products_are_symmetric_and_linear():
@@ -80,12 +81,13 @@ def test_products_are_symmetric_and_linear():
 
 
 def test_samples_that_agree_have_no_nonuniformity():
-    problem, params = _net(n=1)
-    v = jnp.ones(24)
+    # Quartic, so that the second derivatives are numbers with rounding.
+    problem = FiniteSum(lambda p, c: jnp.sum((p / 3) ** 4) + c * p[0], jnp.array([0.1, 0.7]))
+    params = jnp.array([1.1, 2.3])
     np.testing.assert_array_less(
-        abs(curvature.nonuniformity_operator(problem, params).matvec(v)), 1e-12
+        abs(curvature.nonuniformity_operator(problem, params).dense()), 1e-15
     )
-    assert float(curvature.nonuniformity(problem, params)) < 1e-6
+    assert float(curvature.nonuniformity(problem, params)) < 1e-7
 
 
 def test_sample_curvatures_equal_dense():
@@ -98,7 +100,7 @@ def test_sample_curvatures_equal_dense():
 
 
 def test_sharpness_and_nonuniformity_are_the_largest_eigenvalues():
-    problem, params = _net(weights=UNEVEN)
+    problem, params = _net()
     _, H, Sigma = _dense(problem, params)
     top = float(jnp.linalg.eigvalsh(H)[-1])
     assert float(curvature.sharpness(problem, params)) == pytest.approx(top, rel=1e-12)
@@ -115,16 +117,14 @@ def test_nonuniformity_has_a_closed_form_in_one_dimension():
 
 def test_float32_products():
     problem, params = _net(jnp.float32)
-    exact, exact_params = _net()
-    exact = FiniteSum(_loss, jax.tree.map(lambda x: x.astype(float), problem.data))
-    exact_params = jax.tree.map(lambda x: x.astype(float), params)
-    _, _, Sigma = _dense(exact, exact_params)
-    operator = curvature.nonuniformity_operator(problem, params)
-    assert operator.dtype == jnp.float32
+    exact = FiniteSum(_loss, jax.tree.map(lambda x: x.astype(float), problem.data), UNEVEN)
+    _, _, Sigma = _dense(exact, jax.tree.map(lambda x: x.astype(float), params))
+    v = jax.random.normal(jax.random.key(5), (24,), jnp.float32)
+    got = curvature.nonuniformity_operator(problem, params).matvec(v)
+    assert got.dtype == jnp.float32
     # Products of matrices of size 1e2, some 1e2 roundings of 6e-8 each.
-    scale = float(abs(Sigma).max())
-    np.testing.assert_allclose(operator.dense(), Sigma, rtol=0, atol=1e-5 * scale)
-    assert curvature.sharpness(problem, params).dtype == jnp.float32
+    expected = Sigma @ v.astype(float)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * abs(expected).max())
 
 
 def _matrix_product(matrix, vector):

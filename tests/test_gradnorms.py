@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bowl_gradients, bowls
 from jax.flatten_util import ravel_pytree
 
 import thalweg as tw
+from helpers import bowl_gradients, bowls
 from thalweg.gradnorms import gradients_at_once, squared_norm
 
 

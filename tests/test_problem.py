@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bowls, counted_compilations
 
 import thalweg as tw
+from helpers import bowls, counted_compilations
 from thalweg.errors import InputError
 
 N = 101

@@ -54,10 +54,11 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            # Opened here: NumPy leaves a file open that is no archive.
+            with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 identity = str(file["identity"])
                 arrays = [file[f"array_{i}"] for i in range(len(file.files) - 1)]
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(
                 f"the checkpoint {self.path} cannot be read ({error}); delete it to start afresh"
             ) from error

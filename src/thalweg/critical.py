@@ -23,7 +23,7 @@ _LARGEST_DENSE = 1024
 _SAME = 1e-6
 # ... this far outside the box a minimum still counts.
 _MARGIN = 0.01
-# A curvature below this share of the usual one makes a minimum degenerate.
+# A curvature below this share of the usual one in the box makes a minimum degenerate.
 _DEGENERATE = 1e-9
 # Radii around a minimum, as shares of the largest, and directions for each dimension.
 _RADII = 1.5 ** np.arange(-19.0, 1.0)
@@ -135,10 +135,10 @@ def minima(
     diagonal = jnp.linalg.norm(upper - lower)
     centre = (lower + upper) / 2
     points = jax.random.uniform(key, (starts, lower.size), lower.dtype, lower, upper)
-    ends = _descend(problem, points, centre, diagonal)
+    ends, usual = _descend(problem, points, centre, diagonal)
     margin = (upper - lower) / 2 + _MARGIN * diagonal
     inside = np.asarray(jnp.all(jnp.abs(ends.point - centre) <= margin, axis=1))
-    isolated = np.asarray(ends.at_rest & (ends.lowest > _DEGENERATE * jnp.median(ends.largest)))
+    isolated = np.asarray(ends.at_rest & (ends.lowest > _DEGENERATE * usual))
     lost = inside & ~isolated & ~np.asarray(ends.flat)
     if lost.any():
         raise InputError(
@@ -252,11 +252,15 @@ def _value_and_gradient(problem: FiniteSum, params: Params) -> tuple[Array, Arra
 
 
 @jax.jit
-def _descend(problem: FiniteSum, starts: Array, centre: Array, scale: Array) -> Ends:
-    def one(start: Array) -> Ends:
-        return follow(problem, start, centre, scale, lambda point: jnp.asarray(False))
+def _descend(problem: FiniteSum, starts: Array, centre: Array, scale: Array) -> tuple[Ends, Array]:
+    """Where the flow from each start ends, and the usual curvature at the starts."""
 
-    return in_blocks(problem, one, starts)
+    def one(start: Array) -> tuple[Ends, Array]:
+        end = follow(problem, start, centre, scale, lambda point: jnp.asarray(False))
+        return end, jnp.linalg.norm(jax.jacfwd(problem.gradient)(start))
+
+    ends, curvatures = in_blocks(problem, one, starts)
+    return ends, jnp.median(curvatures)
 
 
 @jax.jit
@@ -352,7 +356,11 @@ def _arrivals(problem: FiniteSum, hoods: _Neighbourhoods, points: Array) -> np.n
 
 @jax.jit
 def _round(
-    problem: FiniteSum, hoods: _Neighbourhoods, starts: Array, times: Array, steps: int
+    problem: FiniteSum,
+    hoods: _Neighbourhoods,
+    starts: Array,
+    times: Array,
+    steps: int | Int[Array, ""],
 ) -> tuple[Ends, Array]:
     centre, scale = jnp.mean(hoods.centres, axis=0), 2 * jnp.max(hoods.reach)
 

@@ -43,7 +43,6 @@ class Ends(NamedTuple):
         going: Whether nothing but the number of steps ended the descent.
         time: The step size reached, to go on with.
         lowest: The smallest eigenvalue of the Hessian there.
-        largest: The largest absolute eigenvalue of the Hessian there.
     """
 
     point: Float[Array, "*batch d"]
@@ -52,7 +51,6 @@ class Ends(NamedTuple):
     going: Bool[Array, "*batch"]
     time: Float[Array, "*batch"]
     lowest: Float[Array, "*batch"]
-    largest: Float[Array, "*batch"]
 
 
 class _Local(NamedTuple):
@@ -128,7 +126,6 @@ def follow(
         going=going(end),
         time=end.time,
         lowest=end.here.curvatures[0],
-        largest=jnp.max(jnp.abs(end.here.curvatures)),
     )
 
 

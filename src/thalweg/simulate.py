@@ -76,7 +76,7 @@ def simulate(
     start: Params | Run,
     *,
     steps: int,
-    key: Key[Array, ""] | None = None,
+    key: Array | None = None,
     chains: int | None = None,
     per_chain: bool = False,
     exit: Exit | None = None,
@@ -272,9 +272,12 @@ def _begin(setting: _Setting, starts: Params, count: int) -> Position:
     """All blocks at step 0, and the record of the start."""
     size = _block_size(setting.dynamics, starts)
     blocks = []
+    starts = jax.tree.map(np.asarray, starts)
     for first in range(0, count, size):
         index = np.arange(first, first + size)
-        rows = jax.tree.map(lambda leaf, at=index: leaf[np.minimum(at, count - 1)], starts)
+        rows = jax.tree.map(
+            lambda leaf, at=index: jnp.asarray(leaf[np.minimum(at, count - 1)]), starts
+        )
         padding = jnp.asarray(index >= count)
         blocks.append(_first_block(setting, rows, jnp.asarray(index, jnp.uint32), padding))
     if setting.record.every is None:
@@ -298,17 +301,24 @@ def _block_size(dynamics: AbstractDynamics, starts: Params) -> int:
 
 
 def _result(setting: _Setting, position: Position, steps: int, count: int, rate: float) -> Run:
-    chains = jax.tree.map(lambda *x: jnp.concatenate(x)[:count], *position.blocks)
+    # Without the states of samplers and optimisers, which are not asked for.
+    kept = [
+        (b.state.params, b.state.stationary, b.exit_step, b.diverged_step, b.sums, b.counts)
+        for b in position.blocks
+    ]
+    params, stationary, exit_step, diverged_step, sums, counts = jax.tree.map(
+        lambda *x: _end_to_end(x)[:count], *kept
+    )
     means = {
-        name: jax.tree.map(lambda s: s / _trailing(chains.counts, s).astype(s.dtype), total)
-        for name, total in chains.sums.items()
+        name: jax.tree.map(lambda s: s / _trailing(counts, s).astype(s.dtype), total)
+        for name, total in sums.items()
     }
     return Run(
-        params=chains.state.params,
+        params=params,
         steps=steps,
-        exit_step=chains.exit_step,
-        diverged_step=chains.diverged_step,
-        stationary=chains.state.stationary,
+        exit_step=exit_step,
+        diverged_step=diverged_step,
+        stationary=stationary,
         record_steps=np.asarray(position.record_steps, dtype=int),
         records=_merged(position.records),
         means=means,
@@ -320,6 +330,11 @@ def _result(setting: _Setting, position: Position, steps: int, count: int, rate:
         key=setting.key,
         state=position,
     )
+
+
+def _end_to_end(blocks: tuple[Array, ...]) -> Array:
+    """Arrays joined by NumPy: XLA would compile a program for every number of blocks."""
+    return blocks[0] if len(blocks) == 1 else jnp.asarray(np.concatenate(list(blocks)))
 
 
 def _leaves(position: Position) -> list[np.ndarray]:

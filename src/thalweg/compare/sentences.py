@@ -64,7 +64,7 @@ def _share(value: dict[str, float]) -> str:
 def _in(row: dict[str, Any], name: str) -> dict[str, float]:
     for end in row["ends"]:
         if end["minimum"] == name:
-            return end
+            return {"fraction": end["fraction"], "error": end["error"]}
     return {"fraction": 0.0, "error": 0.0}
 
 

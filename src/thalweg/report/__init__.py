@@ -1,0 +1,46 @@
+"""Figures, tables and the page of a comparison, made from its saved result alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from thalweg.errors import InputError
+from thalweg.report.html import page
+from thalweg.report.landscape_figures import landscape_figures
+from thalweg.report.network_figures import network_figures
+
+SCHEMA = "thalweg.compare/1"
+_FIGURES = {"landscape": landscape_figures, "network": network_figures}
+
+
+def write(result: Mapping[str, Any], folder: str | Path) -> list[Path]:
+    """Write ``figures/*.svg`` and ``report.html`` of a result.
+
+    The same result gives the same bytes with the same version of Matplotlib, on any machine.
+
+    Args:
+        result: What ``result.json`` holds, of schema ``thalweg.compare/1``.
+        folder: Where to write; made if it is not there.
+
+    Returns:
+        The files written; the page is the last.
+
+    Raises:
+        InputError: A result of another schema or kind, before anything is written.
+    """
+    if result.get("schema") != SCHEMA or result.get("kind") not in _FIGURES:
+        raise InputError(
+            f"the result has schema {result.get('schema')!r} and kind {result.get('kind')!r}; "
+            f"expected {SCHEMA!r} and one of: {', '.join(_FIGURES)}"
+        )
+    drawn = [(figure, figure.render()) for figure in _FIGURES[result["kind"]](result)]
+    report = page(result, drawn)
+    figures = Path(folder) / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    written = []
+    for figure, svg in drawn:
+        written.append(figures / f"{figure.name}.svg")
+        written[-1].write_bytes(svg)
+    written.append(Path(folder) / "report.html")
+    written[-1].write_text(report, encoding="utf-8")
+    return written

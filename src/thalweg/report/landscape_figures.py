@@ -37,9 +37,9 @@ def landscape_figures(result: Mapping[str, Any]) -> list[Drawing]:
 def _line_figure(result: Mapping[str, Any]) -> Drawing:
     rows = result["rows"]
     caption = (
-        "The landscape f (top; dots: minima, cross: maximum between them, star: start), a few "
-        "chains of each sampler on it, the iteration running downwards (middle), and where all "
-        "chains that were kept ended (bottom)."
+        "The landscape f (top; circles: minima, crosses: maxima), a few chains of each sampler on "
+        "it, the iteration running downwards (middle), and where the chains ended (bottom; what "
+        f"left the box is drawn at its edge).{_star(result)}"
     )
 
     def draw(figure: Figure) -> None:
@@ -55,7 +55,7 @@ def _line_figure(result: Mapping[str, Any]) -> Drawing:
         middle.set(ylabel="iteration k", ylim=(max(rows[0]["path_steps"][-1], 1), 0))
         _strips(bottom, result)
         curve = zip(result["surface"]["x"], numbers(result["surface"]["f"]), strict=True)
-        _name_minima(top, result, _places(result), [*curve][::4])
+        _name_minima(figure, top, result, _places(result), [*curve][::4])
 
     return Drawing("landscape", caption, 82 + 4 * len(rows), draw)
 
@@ -68,17 +68,30 @@ def _profile(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.set_xlim(surface["x"][0], surface["x"][-1])
     _mark(axes, _places(result), "o")
     _mark(axes, [(s["params"][0], s["value"]) for s in result["saddles"]], "x")
-    _mark(axes, [(start["params"][0], start["loss"])], "*")
+    if _has_start(result):
+        _mark(axes, [(start["params"][0], start["loss"])], "*")
+
+
+def _has_start(result: Mapping[str, Any]) -> bool:
+    """Whether all chains start from one point."""
+    return result["arguments"].get("starts", "common") == "common"
+
+
+def _star(result: Mapping[str, Any]) -> str:
+    return " Star: the common start." if _has_start(result) else ""
 
 
 def _places(result: Mapping[str, Any]) -> list[tuple[float, float]]:
     return [(m["params"][0], m["value"]) for m in result["minima"]]
 
 
-def _name_minima(axes: Axes, result: Mapping[str, Any], places: Points, others: Points) -> None:
+def _name_minima(
+    figure: Figure, axes: Axes, result: Mapping[str, Any], places: Points, others: Sequence[Any]
+) -> None:
+    """Names beside the minima, clear of the ``others`` as far as these are finite."""
     names = [fill(minimum["name"], _WRAP) for minimum in result["minima"]]
     seen = [point for point in others if np.isfinite(numbers(point)).all()]
-    place_labels(axes, places, names, seen)
+    place_labels(figure, axes, places, names, seen)
 
 
 def _mark(axes: Axes, points: Points, marker: str) -> None:
@@ -123,8 +136,8 @@ def _plane_figure(result: Mapping[str, Any]) -> Drawing:
     rows = result["rows"]
     height = -(-len(rows) // 2)
     caption = (
-        "A few chains of each sampler (lines) and the ends of all that were kept (dots) on the "
-        "contours of f, which are cut off above. Circles: minima; crosses: saddles; star: start."
+        "A few chains of each sampler (lines) and where the chains ended (dots) on the contours of "
+        f"f, which are cut off above. Circles: minima; crosses: saddles.{_star(result)}"
     )
 
     def draw(figure: Figure) -> None:
@@ -137,7 +150,9 @@ def _plane_figure(result: Mapping[str, Any]) -> Drawing:
         figure.supylabel(result["surface"]["y_label"], fontsize=7)
         drawn = [point for path in rows[0]["paths"] for point in path[::4]]
         places = [minimum["params"] for minimum in result["minima"]]
-        _name_minima(grid[0], result, places, [*drawn, *(s["params"] for s in result["saddles"])])
+        _name_minima(
+            figure, grid[0], result, places, [*drawn, *(s["params"] for s in result["saddles"])]
+        )
 
     return Drawing("landscape", caption, 8 + 38 * height, draw)
 
@@ -162,7 +177,8 @@ def _panel(axes: Axes, row: Mapping[str, Any], result: Mapping[str, Any]) -> Non
     axes.plot(*ends.T, ".", color=family, markersize=3, alpha=0.6, markeredgewidth=0)
     for key, marker in (("minima", "o"), ("saddles", "x")):
         _mark(axes, [p["params"] for p in result[key]], marker)
-    _mark(axes, [result["start"]["params"]], "*")
+    if _has_start(result):
+        _mark(axes, [result["start"]["params"]], "*")
     axes.set_title(row["label"], loc="left", pad=2)
 
 

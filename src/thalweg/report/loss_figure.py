@@ -9,8 +9,11 @@ from matplotlib.figure import Figure
 
 from thalweg.report.style import Drawing, draw_band, legend_below, lines, numbers
 
-# From this ratio of the largest to the smallest mean on, the axis is logarithmic.
-_RATIO = 30.0
+# From this ratio of the largest to the smallest mean on, the axis is logarithmic; for networks it
+# always is.
+_RATIO = 10.0
+# What lies lower than this share of the largest is not worth the room.
+_DEPTH = 1e-8
 
 
 def loss_figure(result: Mapping[str, Any]) -> Drawing:
@@ -24,7 +27,8 @@ def loss_figure(result: Mapping[str, Any]) -> Drawing:
         rows = result["rows"]
         for row, style in zip(rows, lines(rows), strict=True):
             draw_band(axes, row["curves"]["step"], row["curves"]["loss"], style)
-        _scale(axes, np.concatenate([numbers(r["curves"]["loss"]["mean"]) for r in rows]))
+        means = np.concatenate([numbers(row["curves"]["loss"]["mean"]) for row in rows])
+        _scale(axes, means, 1.0 if result["kind"] == "network" else _RATIO)
         axes.set(xlabel="iteration k", ylabel="loss f(θ)")
         axes.margins(x=0.02)
         legend_below(figure, axes, rows)
@@ -32,14 +36,15 @@ def loss_figure(result: Mapping[str, Any]) -> Drawing:
     return Drawing("loss", caption, 72, draw)
 
 
-def _scale(axes: Axes, means: np.ndarray) -> None:
+def _scale(axes: Axes, means: np.ndarray, ratio: float) -> None:
     """Show all means, and of the bands what a chain that has diverged does not spoil."""
     means = means[np.isfinite(means)]
-    if means.size == 0:
+    if means.size == 0 or means.min() == means.max():
         return
     low, high = means.min(), means.max()
-    if low > 0 and high > _RATIO * low:
+    lowest = means[means > 0].min(initial=np.inf)
+    if low >= 0 and high > ratio * lowest:
         axes.set_yscale("log")
-        axes.set_ylim(low / 2, high * 2)
-    elif high > low:
+        axes.set_ylim(max(lowest / 1.5, _DEPTH * high), high * 1.5)
+    else:
         axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def _sharpness_figure(result: Mapping[str, Any]) -> Drawing:
     )
     if step is not None:
         caption += (
-            f" Dashed: 2/η = {plain(2 / step)} for the step η = {step:g}, above which gradient "
+            f" Dashed: 2/η = {2 / step:.4g} for the step η = {step:g}, above which gradient "
             "descent cannot stay; at half the step the line lies twice as high."
         )
 
@@ -66,7 +67,7 @@ def _threshold(axes: Axes, level: float) -> None:
     axes.axhline(level, color="#444444", linewidth=0.7, linestyle=(0, (6, 3)))
     axes.set_ylim(top=max(axes.get_ylim()[1], 1.12 * level))
     axes.annotate(
-        f"2/η = {plain(level)}",
+        f"2/η = {level:.4g}",
         (1, level),
         xycoords=axes.get_yaxis_transform(),
         xytext=(-2, 2),
@@ -87,7 +88,7 @@ def _slice_figure(result: Mapping[str, Any]) -> Drawing:
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         _contours(figure, axes, surface)
-        axes.set(xlabel=surface["x_label"], ylabel=surface["y_label"])
+        axes.set(xlabel=surface["x_label"], ylabel=fill(surface["y_label"], 32))
         points = surface["points"]
         for point in points:
             marker = "*" if point["label"] == "start" else "o"
@@ -99,7 +100,7 @@ def _slice_figure(result: Mapping[str, Any]) -> Drawing:
                 markeredgewidth=0.5,
             )
         places = [(point["x"], point["y"]) for point in points]
-        place_labels(axes, places, [point["label"] for point in points])
+        place_labels(figure, axes, places, [point["label"] for point in points])
 
     return Drawing("slice", caption, 70, draw)
 
@@ -113,7 +114,7 @@ def _contours(figure: Figure, axes: Axes, surface: Mapping[str, Any]) -> None:
     logarithmic = low > 0
     levels = (np.geomspace if logarithmic else np.linspace)(low, high, _LEVELS)
     norm = (LogNorm if logarithmic else Normalize)(low, high)
-    options = {"levels": levels, "norm": norm}
+    options: dict[str, Any] = {"levels": levels, "norm": norm}
     filled = axes.contourf(surface["x"], surface["y"], f, cmap=GREYS, **options)
     axes.contour(surface["x"], surface["y"], f, colors="#777777", linewidths=0.3, **options)
     bar = figure.colorbar(filled, ax=axes, ticks=levels[:: (_LEVELS - 1) // 3], pad=0.02)

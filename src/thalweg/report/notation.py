@@ -10,15 +10,17 @@ _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _LOWEST, _HIGHEST = -4, 5
 
 
-def error_notation(mean: float | None, error: float | None) -> str:
+def error_notation(mean: float | None, error: float | None, *, digits: int = 2) -> str:
     """A value with its standard error in units of its last digits: .945(16) is .945 ± .016.
 
-    The error has two digits if the first is a 1, else one. Without an error (None, 0, as of a
-    single trial) the value has three significant digits. The zero before the point is left out.
+    The error has one digit, or two if the first is a 1 and ``digits`` allows it. Without an error
+    (None, 0, as of a single trial) the value has three significant digits. The zero before the
+    point is left out.
 
     Args:
         mean: The value; None, where it is unknown, gives a dash.
         error: Its standard error.
+        digits: 1 where the error itself is known from a few trials only, else 2.
     """
     if mean is None or not math.isfinite(mean):
         return MISSING
@@ -27,8 +29,8 @@ def error_notation(mean: float | None, error: float | None) -> str:
     power = _power(max(abs(mean), error))
     if not _LOWEST <= power <= _HIGHEST:
         scale = 10.0**power
-        return f"{_with_error(mean / scale, error / scale)}e{power}"
-    return _with_error(mean, error)
+        return f"{_with_error(mean / scale, error / scale, digits)}e{power}"
+    return _with_error(mean, error, digits)
 
 
 def plain(value: float | None) -> str:
@@ -44,9 +46,11 @@ def plain(value: float | None) -> str:
     return _short_zero(f"{value:.{max(0, 2 - power)}f}")
 
 
-def estimate(value: Mapping[str, Any] | None) -> str:
+def estimate(value: Mapping[str, Any] | None, *, digits: int = 2) -> str:
     """A ``{"mean", "error"}`` of a result."""
-    return MISSING if value is None else error_notation(value["mean"], value["error"])
+    if value is None:
+        return MISSING
+    return error_notation(value["mean"], value["error"], digits=digits)
 
 
 def fraction(value: Mapping[str, Any] | None) -> str:
@@ -82,9 +86,12 @@ def _power(value: float) -> int:
     return math.floor(math.log10(value))
 
 
-def _with_error(mean: float, error: float) -> str:
+def _with_error(mean: float, error: float, digits: int) -> str:
     power = _power(error)
-    last = power - 1 if error / 10.0**power < 1.95 else power
+    two = digits > 1 and error / 10.0**power < 1.95
+    # An error of .0097 rounds to one of .01: the next power of ten.
+    power += not two and digits == 1 and round(error / 10.0**power) == 10
+    last = power - two
     units = round(error / 10.0**last)
     if last >= 0:
         return f"{round(mean, -last) + 0.0:.0f}({units * 10**last})"

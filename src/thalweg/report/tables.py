@@ -17,13 +17,14 @@ from thalweg.report.shares import shares
 
 # Columns for minima: with more of them the table is wider than a terminal.
 _MINIMA = 4
+_MANY = 30
 Row = Mapping[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Texts in columns; the first one names the row."""
+    """Texts in columns; the first one names the row. Headings may hold soft hyphens."""
 
     caption: str
     header: list[str]
@@ -42,21 +43,22 @@ def _text(name: str) -> Callable[[Row], str]:
 
 
 def _estimate(name: str) -> Callable[[Row], str]:
-    return lambda row: estimate(row[name])
+    """Mean and error; the error of few trials is itself known to a digit at most."""
+    return lambda row: estimate(row[name], digits=2 if row["trials"] >= _MANY else 1)
 
 
 def _sampler(row: Row) -> str:
     return row["label"] if row["unbiased"] else f"{row['label']} *"
 
 
-_FIRST: list[Column] = [("sampler", _sampler), ("step η", _text("step"))]
+_FIRST: list[Column] = [("sampler", _sampler), ("step", _text("step"))]
 _LAST: list[Column] = [
     ("grad. evals", lambda row: count(row["evaluations"])),
     ("steps /s", lambda row: count(row["steps_per_second"])),
 ]
 _ENDS: list[Column] = [("distance", _estimate("distance")), ("loss", _estimate("loss"))]
 _CURVATURE: list[Column] = [
-    ("sharp-ness", _estimate("sharpness")),
+    ("sharp\u00adness", _estimate("sharpness")),
     ("non-unif.", _estimate("nonuniformity")),
 ]
 _DIVERGED: Column = (
@@ -109,7 +111,9 @@ def _diverged(rows: Sequence[Row]) -> list[Column]:
 def _stayed(row: Row) -> str:
     """How many of the trials stayed: 3/4."""
     stayed = row["stayed"]
-    return MISSING if stayed is None else f"{stayed['fraction'] * row['trials']:.0f}/{row['trials']}"
+    return (
+        MISSING if stayed is None else f"{stayed['fraction'] * row['trials']:.0f}/{row['trials']}"
+    )
 
 
 def _start_cells(columns: Sequence[Column], start: Row) -> list[str]:
@@ -118,7 +122,7 @@ def _start_cells(columns: Sequence[Column], start: Row) -> list[str]:
         "sampler": "(start)",
         "loss": plain(start["loss"]),
         "test acc.": plain(start["test_accuracy"]),
-        "sharp-ness": plain(start["sharpness"]),
+        "sharp\u00adness": plain(start["sharpness"]),
         "non-unif.": plain(start["nonuniformity"]),
     }
     return [known.get(name, MISSING) for name, _ in columns]
@@ -136,7 +140,7 @@ def _reading(rows: Sequence[Row]) -> str:
 
 def _thresholds(rows: Sequence[Row]) -> str:
     steps = dict.fromkeys(as_number(row["step"]) for row in rows)
-    known = [f"{plain(2 / step)} at η = {step:g}" for step in steps if step]
+    known = [f"{2 / step:.4g} at η = {step:g}" for step in steps if step]
     return f"2/η is {', '.join(known)}. " if known else ""
 
 
@@ -157,7 +161,7 @@ def _minima_table(result: Mapping[str, Any]) -> Table:
     ]
     if smooth:
         columns += [
-            ("sharp-ness", lambda m: plain(m["sharpness"])),
+            ("sharp\u00adness", lambda m: plain(m["sharpness"])),
             ("non-unif.", lambda m: plain(m["nonuniformity"])),
             ("mean |∇f_i|", lambda m: plain(m["mean_sample_gradient"])),
             ("largest η by (4)", lambda m: plain(m["largest_step"])),

@@ -13,7 +13,7 @@ from thalweg.report.tables import Table, tables
 
 # In a pipe, where the width is unknown, lines have this many columns.
 WIDTH = 100
-_HEADING, _BREAKABLE = 8, 2
+_HEADING, _BREAKABLE = 6, 2
 
 
 def console() -> Console:
@@ -42,7 +42,7 @@ def _rich(table: Table) -> RichTable:
     rich = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
     for place, name in enumerate(table.header):
         rich.add_column(
-            Text(fill(name, _HEADING, break_long_words=False)),
+            Text(fill(name.replace("\u00ad", "-"), _HEADING, break_long_words=False)),
             justify="left" if place == 0 else "right",
             no_wrap=place >= _BREAKABLE,
         )

@@ -151,15 +151,26 @@ def check_size(name: str, size: int, problem: FiniteSum | None = None) -> None:
 def weighted_index(
     key: Key[Array, ""], weights: Float[Array, " n"], size: int
 ) -> Int[Array, " size"]:
-    """Independent indices with probabilities proportional to ``weights`` (inverse of the sums).
+    """Independent indices with probabilities proportional to ``weights``."""
+    return index_below(key, running_sums(weights), size)
+
+
+def running_sums(weights: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The sums for :func:`index_below`: monotone, and constant over entries of weight zero."""
+    # XLA adds in a tree: its sums wobble by rounding, also where the weight is zero.
+    return jax.lax.cummax(jnp.where(weights > 0, jnp.cumsum(weights), 0))
+
+
+def index_below(
+    key: Key[Array, ""], cumulative: Float[Array, " n"], size: int
+) -> Int[Array, " size"]:
+    """Independent indices by inverting the running sums of weights: log n operations each.
 
     An entry of zero weight is never drawn; all zero gives the last index.
     """
-    # XLA adds in a tree: its sums wobble by rounding, also where the weight is zero.
-    cumulative = jax.lax.cummax(jnp.where(weights > 0, jnp.cumsum(weights), 0))
     u = jax.random.uniform(key, (size,), dtype=cumulative.dtype)
     index = _above(cumulative, u * cumulative[-1], cumulative[-1])
-    return jnp.minimum(index, weights.shape[0] - 1)
+    return jnp.minimum(index, cumulative.shape[0] - 1)
 
 
 def one_a_group(problem: FiniteSum, key: Key[Array, ""]) -> Int[Array, " n_groups"]:

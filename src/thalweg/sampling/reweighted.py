@@ -1,6 +1,6 @@
 """Resampling-reweighting by gradient norms: An & Ying's section 3."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,9 +15,25 @@ from thalweg.sampling.base import (
     Draw,
     Moments,
     check_size,
+    index_below,
     one_a_group,
+    running_sums,
     weighted_index,
 )
+
+
+class Scores(NamedTuple):
+    """What :class:`Reweighted` keeps between refreshes.
+
+    Attributes:
+        norms: Gradient norms when they were taken, one a sample or one a group.
+        total: Their mean S over the population.
+        cumulative: Running sums of the samples' probabilities, so that a draw costs log n.
+    """
+
+    norms: Float[Array, " scores"]
+    total: Float[Array, ""]
+    cumulative: Float[Array, " n"]
 
 
 class Reweighted(AbstractMemoryless):
@@ -104,35 +120,41 @@ class Reweighted(AbstractMemoryless):
         if self.by == "group":
             problem.require_groups()
 
-    def init(self, problem: FiniteSum, params: Params) -> Float[Array, " scores"] | None:
+    def init(self, problem: FiniteSum, params: Params) -> Scores | None:
         """Room for the scores, taken at step 0; nothing to keep if they are always fresh."""
         if self.refresh == 1:
             return None
         count = problem.n if self.by == "sample" else problem.n_groups
-        return jnp.zeros(count, dtype=_dtype(params))
+        return self.keep(problem, jnp.zeros(count, jnp.result_type(*jax.tree.leaves(params))))
+
+    def keep(self, problem: FiniteSum, norms: Float[Array, " scores"]) -> Scores:
+        """The state with these norms, one a sample or one a group."""
+        of_samples = norms if self.by == "sample" else norms[problem.require_groups()]
+        weights = problem.weights.astype(norms.dtype)
+        total = jnp.dot(weights, of_samples)
+        return Scores(norms, total, running_sums(weights * self._ratio(of_samples, total)))
 
     def draw(
         self,
         problem: FiniteSum,
         params: Params,
-        state: Float[Array, " scores"] | None,
+        state: Scores | None,
         key: Key[Array, ""],
         step: Any,
-    ) -> tuple[Draw, Float[Array, " scores"] | None]:
+    ) -> tuple[Draw, Scores | None]:
         """B draws; scores are taken where ``step`` is a multiple of ``refresh``."""
         key_scores, key_draw = jax.random.split(key)
-        if self.by == "group" and self.refresh == 1:
+        if state is None and self.by == "group":
             return self._draw_of_groups(problem, params, key_draw), None
         if state is None:
-            scores = problem_gradient_norms(problem, params)
-        else:
-            scores = jax.lax.cond(
-                step % self.refresh == 0,
-                lambda: self._take_scores(problem, params, key_scores),
-                lambda: state,
-            )
-        draw = self._draw_of_samples(problem, params, scores, key_draw)
-        return draw, None if state is None else scores
+            fresh = self.keep(problem, problem_gradient_norms(problem, params))
+            return self._draw_of_samples(problem, params, fresh, key_draw), None
+        scores = jax.lax.cond(
+            step % self.refresh == 0,
+            lambda: self.keep(problem, self._take_norms(problem, params, key_scores)),
+            lambda: state,
+        )
+        return self._draw_of_samples(problem, params, scores, key_draw), scores
 
     def moments(self, problem: FiniteSum, params: Params, state: Any = None) -> Moments:
         r"""First :math:`a_i r_i/r_i'`, second :math:`a_i r_i/r_i'^2` (r': current norms if biased).
@@ -144,9 +166,10 @@ class Reweighted(AbstractMemoryless):
         weights = problem.weights.astype(norms.dtype)
         if state is None and self.by == "group":
             return _group_moments(problem, weights, norms)
-        scores = norms if state is None else state
-        ratio, total = self._ratio(problem, scores)
-        used = ratio if self._keeps_weights(state) else self._mix(norms, total)
+        scores = self.keep(problem, norms) if state is None else state
+        ratio = self._kept_ratio(problem, scores, jnp.arange(problem.n))
+        keeps_weights = state is None or self.stale == "unbiased"
+        used = ratio if keeps_weights else self._ratio(norms, scores.total)
         inverse = _inverse(used)
         return Moments(weights * ratio * inverse, weights * ratio * jnp.square(inverse))
 
@@ -158,49 +181,38 @@ class Reweighted(AbstractMemoryless):
         drawn = self.size if self.unbiased else 2 * self.size
         return drawn + scored / self.refresh
 
-    def _keeps_weights(self, state: Any) -> bool:
-        return state is None or self.stale == "unbiased"
-
     def _shows_all(self, problem: FiniteSum) -> bool:
         """Whether the scores are of all samples: by group they are of one in each."""
         return self.by == "sample" or problem.n == problem.n_groups
 
-    def _take_scores(
+    def _take_norms(
         self, problem: FiniteSum, params: Params, key: Key[Array, ""]
     ) -> Float[Array, " scores"]:
         if self.by == "sample":
             return problem_gradient_norms(problem, params)
         return _norms_of(problem, params, one_a_group(problem, key))
 
-    def _ratio(
-        self, problem: FiniteSum, scores: Float[Array, " scores"]
-    ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-        """The r_i of all samples, and S."""
-        if self.by == "group":
-            scores = scores[problem.require_groups()]
-        total = jnp.dot(problem.weights.astype(scores.dtype), scores)
-        return self._mix(scores, total), total
-
-    def _mix(self, scores: Array, total: Float[Array, ""]) -> Array:
+    def _ratio(self, norms: Array, total: Float[Array, ""]) -> Array:
         """The ratio r = (1-u) s/S + u; draws from the population where all scores vanish."""
         safe = jnp.where(total > 0, total, jnp.ones_like(total))
-        mixed = (1 - self.uniform) * scores / safe + self.uniform
+        mixed = (1 - self.uniform) * norms / safe + self.uniform
         return jnp.where(total > 0, mixed, jnp.ones_like(mixed))
 
+    def _kept_ratio(self, problem: FiniteSum, scores: Scores, index: Int[Array, " draws"]) -> Array:
+        """The ratio of some samples, from the scores."""
+        at = index if self.by == "sample" else problem.require_groups()[index]
+        return self._ratio(scores.norms[at], scores.total)
+
     def _draw_of_samples(
-        self,
-        problem: FiniteSum,
-        params: Params,
-        scores: Float[Array, " scores"],
-        key: Key[Array, ""],
+        self, problem: FiniteSum, params: Params, scores: Scores, key: Key[Array, ""]
     ) -> Draw:
-        ratio, total = self._ratio(problem, scores)
-        index = weighted_index(key, problem.weights.astype(ratio.dtype) * ratio, self.size)
+        index = index_below(key, scores.cumulative, self.size)
         if self.unbiased:
-            used = ratio[index]
+            ratio = self._kept_ratio(problem, scores, index)
         else:
-            used = self._mix(_norms_of(problem, params, index), total)
-        return Draw(index, _inverse(used) / self.size, self._shows_all(problem) & (total == 0))
+            ratio = self._ratio(_norms_of(problem, params, index), scores.total)
+        zero = self._shows_all(problem) & (scores.total == 0)
+        return Draw(index, _inverse(ratio) / self.size, zero)
 
     def _draw_of_groups(self, problem: FiniteSum, params: Params, key: Key[Array, ""]) -> Draw:
         def one(key: Key[Array, ""]) -> tuple[Array, Array, Array]:
@@ -209,7 +221,7 @@ class Reweighted(AbstractMemoryless):
             norms = _norms_of(problem, params, drawn)
             proportions = problem.group_weights.astype(norms.dtype)
             total = jnp.dot(proportions, norms)
-            ratio = self._mix(norms, total)
+            ratio = self._ratio(norms, total)
             group = weighted_index(key_group, proportions * ratio, 1)[0]
             return drawn[group], _inverse(ratio[group]) / self.size, total == 0
 
@@ -234,7 +246,3 @@ def _inverse(ratio: Array) -> Array:
     """1/r, and 0 where r is 0: such a sample is not stepped on."""
     positive = ratio > 0
     return jnp.where(positive, 1 / jnp.where(positive, ratio, jnp.ones_like(ratio)), 0.0)
-
-
-def _dtype(params: Params) -> Any:
-    return jnp.result_type(*jax.tree.leaves(params))

@@ -1,0 +1,220 @@
+"""The command line: parses, calls one function, writes and prints what it returns.
+
+Everything heavy is imported inside the commands, so that ``--version`` and ``--help`` are quick.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from thalweg.errors import InputError
+
+# The base of all errors of usage; the module it lives in depends on the version of Typer.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Which minimum does stochastic gradient descent select, why, and how do you change it?",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status, 2 with one line on stderr for bad requests.
+
+    Args:
+        arguments: Those of the process if None; help is shown if there are none.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # Greek letters must not end a run on a terminal that cannot show them.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        status = app(args=arguments or ["--help"], prog_name="thalweg", standalone_mode=False)
+    except InputError as error:
+        return _failed(str(error), 2)
+    except _UsageError as error:
+        return _failed(f"{error.format_message()} (see thalweg --help)", 2)
+    except OSError as error:
+        return _failed(str(error), 1)
+    return status or 0
+
+
+def _failed(message: str, status: int) -> int:
+    print("thalweg: error:", " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"thalweg {version('thalweg')}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Options of all commands."""
+
+
+@app.command()
+def compare(
+    problem: Annotated[
+        str, typer.Argument(help="A name that `thalweg problems` lists, or file.py:name.")
+    ],
+    samplers: Annotated[
+        str | None,
+        typer.Option(help="Samplers, as in sgd,rr,gd; GD and SGD at half the step always run."),
+    ] = None,
+    step: Annotated[float | None, typer.Option(help="The step size η.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Batch sizes, as in 32,8,4.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Chains a sampler.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Iterations a chain.")] = None,
+    starts: Annotated[
+        str, typer.Option(help="common: one start; random: one a chain, alike for all samplers.")
+    ] = "common",
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    data: Annotated[str | None, typer.Option(help="Data for the story of `digits`.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with data files.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results of other arguments in --out.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer trials and steps.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON instead of tables.")
+    ] = False,
+) -> None:
+    """Which minimum does each sampler end in, from the same starts?"""
+    options = {
+        "samplers": _names(samplers),
+        "step": step,
+        "batch": _sizes(batch),
+        "trials": trials,
+        "steps": steps,
+        "starts": starts,
+        "seed": seed,
+        "data": data,
+        "data_dir": data_dir,
+        "quick": quick,
+    }
+    folder = _compare(problem, options, out, overwrite)
+    _show(folder, json)
+
+
+def _compare(problem: str, options: dict[str, Any], out: Path | None, overwrite: bool) -> Path:
+    """Run the comparison and write its files; returns their folder."""
+    # Before the work, so that a missing plotting library is noticed now.
+    from thalweg import report
+    from thalweg.compare import Output
+    from thalweg.compare import compare as compare_samplers
+
+    output = Output.open(out, {"problem": problem, **options}, overwrite)
+    try:
+        with _progress() as progress:
+            result = compare_samplers(
+                problem, work=output.checkpoints, progress=progress, **options
+            )
+        output.save(result)
+        report.write(_saved(output.folder), output.folder)
+    except KeyboardInterrupt:
+        print(
+            f"thalweg: interrupted; the same command goes on from what {output.folder} holds",
+            file=sys.stderr,
+        )
+        raise typer.Exit(_INTERRUPTED) from None
+    return output.folder
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    import json
+
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def _show(folder: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo((folder / "result.json").read_text(encoding="utf-8"))
+        typer.echo(folder / "report.html", err=True)
+        return
+    from thalweg.report.terminal import console, print_result
+
+    print_result(_saved(folder), console())
+    typer.echo(f"\n{folder / 'report.html'}")
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """The names in a comma list."""
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise InputError(f"--samplers is {text!r}; expected names with commas, as in sgd,rr,gd")
+    return names
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    """The batch sizes in a comma list."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--batch is {text!r}; expected whole numbers with commas, as in 32,8,4"
+        ) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
+    """A bar a sampler on a terminal, nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=total)
+            bars.update(tasks[label], completed=done)
+
+        yield report
+
+
+@app.command()
+def problems() -> None:
+    """List the problems there are."""
+    from thalweg import landscapes
+    from thalweg.compare import networks
+
+    _list([*networks(), *landscapes.describe()])
+
+
+@app.command()
+def datasets() -> None:
+    """List the data sets there are, and where each is taken from."""
+    from thalweg.datasets import available
+
+    _list([(data.name, f"{data.description} ({data.where})") for data in available()])
+
+
+def _list(rows: Sequence[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        typer.echo(f"{name:<{width}}  {text}")
