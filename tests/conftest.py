@@ -1,4 +1,4 @@
-"""The test configuration: 64 bits, strict promotion; shapes are checked by the pytest option in pyproject."""
+"""The test configuration: 64 bits and strict promotion; pyproject has the shapes checked."""
 
 import jax
 

@@ -20,8 +20,8 @@ def calls(monkeypatch):
     """Replaces the comparison by one that notes what it was asked for."""
     seen = []
 
-    def noted(problem, **options):
-        seen.append({"problem": problem, **options})
+    def noted(problem, work, **options):
+        seen.append({"problem": problem, "work": work(), **options})
         return saved.line_result()
 
     monkeypatch.setattr(compare, "compare", noted)
@@ -57,6 +57,7 @@ def test_compare_passes_every_option_on(calls, command, tmp_path):
     status, _, _ = command(
         *("compare", "digits", "--samplers", "sgd, rr,gd", "--step", "0.5", "--batch", "32,8"),
         *("--trials", 7, "--steps", 9, "--starts", "random", "--seed", 3, "--data", "mnist"),
+        *("--refresh", 5),
         *("--data-dir", tmp_path, "--quick", "--out", tmp_path / "out"),
     )
     assert status == 0
@@ -70,6 +71,7 @@ def test_compare_passes_every_option_on(calls, command, tmp_path):
         "trials": 7,
         "steps": 9,
         "starts": "random",
+        "refresh": 5,
         "seed": 3,
         "data": "mnist",
         "data_dir": tmp_path,
@@ -163,7 +165,7 @@ def test_unknown_problem_names_the_nearest(command, tmp_path):
 
 def test_interruption_says_how_to_go_on(command, tmp_path, monkeypatch):
     def interrupted(problem, work, **options):
-        (work / "sgd.npz").write_bytes(b"half of the way")
+        (work() / "sgd.npz").write_bytes(b"half of the way")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(compare, "compare", interrupted)
@@ -276,7 +278,7 @@ def test_a_terminal_without_greek_letters_ends_no_run(tmp_path):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import helpers_report as saved; "
         "from thalweg import compare; from thalweg.__main__ import main; "
-        "compare.compare = lambda problem, **options: saved.line_result(); "
+        "compare.compare = lambda problem, work, **options: work() and saved.line_result(); "
         "sys.exit(main(['compare', 'digits', '--out', sys.argv[2]]))"
     )
     done = subprocess.run(

@@ -145,7 +145,8 @@ def test_digits_tells_the_story(digits):
 
 
 def test_a_result_is_plain_json_and_is_the_same_again(digits, tmp_path):
-    out = Output.open(tmp_path / "a", {"problem": "digits"})
+    out = Output.at(tmp_path / "a", {"problem": "digits"})
+    out.open()
     out.save(digits)
     saved = json.loads((tmp_path / "a" / "result.json").read_text())
     assert saved["schema"] == "thalweg.compare/1"
@@ -161,8 +162,8 @@ def test_a_killed_comparison_goes_on_to_the_same_numbers(tmp_path):
 import sys, thalweg.checkpoint
 thalweg.checkpoint._SECONDS_BETWEEN = 0.0
 from thalweg.compare import compare, Output
-out = Output.open(sys.argv[1], {})
-result = compare("mueller-brown", trials=64, steps=20000, work=out.checkpoints)
+out = Output.at(sys.argv[1], {})
+result = compare("mueller-brown", trials=64, steps=20000, work=out.open)
 out.save(result)
 """
     folders = [tmp_path / "whole", tmp_path / "killed"]
@@ -187,19 +188,19 @@ out.save(result)
 
 def test_a_folder_belongs_to_its_arguments(tmp_path):
     folder = tmp_path / "out"
-    Output.open(folder, {"problem": "digits", "seed": 0})
-    Output.open(folder, {"problem": "digits", "seed": 0})
+    Output.at(folder, {"problem": "digits", "seed": 0}).open()
+    Output.at(folder, {"problem": "digits", "seed": 0}).open()
     (folder / "result.json").write_text("{}")
     with pytest.raises(tw.InputError, match=r"other arguments.*--overwrite"):
-        Output.open(folder, {"problem": "digits", "seed": 1})
-    Output.open(folder, {"problem": "digits", "seed": 1}, overwrite=True)
+        Output.at(folder, {"problem": "digits", "seed": 1}).open()
+    Output.at(folder, {"problem": "digits", "seed": 1}).open(overwrite=True)
     assert not (folder / "result.json").exists()
 
 
 def test_a_foreign_folder_is_not_touched_even_to_overwrite(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(tw.InputError, match="no comparison made"):
-        Output.open(tmp_path, {}, overwrite=True)
+        Output.at(tmp_path, {}).open(overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
 
@@ -207,9 +208,9 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(tw.InputError, match="is a file"):
-        Output.open(file, {})
+        Output.at(file, {}).open()
     with pytest.raises(tw.InputError, match="cannot make the folder"):
-        Output.open(file / "below", {})
+        Output.at(file / "below", {}).open()
 
 
 @pytest.mark.parametrize(
@@ -231,9 +232,12 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path):
         ({"problem": "nothere.py:it"}, "there is no file"),
     ],
 )
-def test_bad_requests_are_refused_in_one_line(arguments, message):
+def test_bad_requests_are_refused_before_the_folder_is_made(arguments, message):
+    def work():
+        raise AssertionError("the work has begun")
+
     with pytest.raises(tw.InputError, match=message):
-        compare(**arguments)
+        compare(**arguments, work=work)
 
 
 def test_a_landscape_of_ones_own(tmp_path):

@@ -119,13 +119,10 @@ TABLE = {
     "groups 2": grouped(2),
     "two groups 2": grouped(2, PAIRED),
     "groups 2, one gradient zero": grouped(2, UNEQUAL, UNEQUAL.data["centre"][0]),
-    "stale 1": stale(1, 0.0, "unbiased"),
     "stale 2, uniform .3": stale(2, 0.3, "unbiased"),
     "fixed length 1": stale(1, 0.0, "fixed-length"),
     "fixed length 2, uniform .3": stale(2, 0.3, "fixed-length"),
-    "stale groups 1": stale_groups(1, "unbiased"),
     "stale groups 2": stale_groups(2, "unbiased"),
-    "fixed length groups 1": stale_groups(1, "fixed-length"),
     "fixed length groups 2": stale_groups(2, "fixed-length"),
 }
 
@@ -139,7 +136,6 @@ def enumerated(row):
     return row.law(np.asarray(row.problem.weights), g)
 
 
-@eqx.filter_jit
 def moments(sampler, problem, params, state):
     args = problem, params, state
     return sampler.mean(*args), sampler.covariance(*args), sampler.trace(*args)
@@ -178,7 +174,7 @@ def test_moments_equal_enumeration(name):
 @pytest.mark.parametrize("name", DRAWING)
 def test_draws_have_the_enumerated_law(name):
     # Pearson's test over all distinct estimates; outcomes expected less than 5 times are pooled.
-    # With 23 rows and a fixed key the smallest p of sound samplers is below 1e-4 once in 400.
+    # With 20 rows and a fixed key the smallest p of sound samplers is below 1e-4 once in 500.
     p, estimates = enumerated(TABLE[name])
     estimates, which = np.unique(np.round(estimates, 9), axis=0, return_inverse=True)
     p = np.bincount(which.ravel(), weights=p)

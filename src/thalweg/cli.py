@@ -85,6 +85,9 @@ def compare(
     starts: Annotated[
         str, typer.Option(help="common: one start; random: one a chain, alike for all samplers.")
     ] = "common",
+    refresh: Annotated[
+        int | None, typer.Option(help="Steps between two scores of RR (1; 50 on networks).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     data: Annotated[str | None, typer.Option(help="Data for the story of `digits`.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with data files.")] = None,
@@ -105,6 +108,7 @@ def compare(
         "trials": trials,
         "steps": steps,
         "starts": starts,
+        "refresh": refresh,
         "seed": seed,
         "data": data,
         "data_dir": data_dir,
@@ -121,11 +125,11 @@ def _compare(problem: str, options: dict[str, Any], out: Path | None, overwrite:
     from thalweg.compare import Output
     from thalweg.compare import compare as compare_samplers
 
-    output = Output.open(out, {"problem": problem, **options}, overwrite)
+    output = Output.at(out, {"problem": problem, **options})
     try:
         with _progress() as progress:
             result = compare_samplers(
-                problem, work=output.checkpoints, progress=progress, **options
+                problem, work=lambda: output.open(overwrite), progress=progress, **options
             )
         output.save(result)
         report.write(_saved(output.folder), output.folder)

@@ -30,7 +30,8 @@ def compare(problem: str, **options: Any) -> dict[str, Any]:
         Landscapes are computed in float64 and networks in float32.
 
     Raises:
-        InputError: An unknown problem or sampler, numbers out of range, data that are missing.
+        InputError: Before any work: an unknown problem or sampler, numbers out of range, missing
+            data.
     """
     request = Request(**options)
     named = {name for name, _ in networks()}

@@ -46,6 +46,7 @@ def compare_landscape(landscape: Landscape, request: Request) -> dict[str, Any]:
     rows = entries(request.samplers or _default_samplers(landscape), batches, setting)
     trials = request.trials or (_QUICK_TRIALS if request.quick else _TRIALS)
     steps = request.steps or landscape.steps
+    request = request.begun()
     starts = _starts(landscape, request, trials)
     found = _minima(landscape, batches[0], rows[0].first_step(), request)
     home = _home(landscape, found)
@@ -89,8 +90,9 @@ def _description(landscape: Landscape, request: Request, steps: int, trials: int
         else "from uniformly random points of the box, the same for every sampler"
     )
     return (
-        f"{landscape.problem.n} terms, {landscape.start.size} parameters; {trials} chains a "
-        f"sampler, {steps} iterations, {where}"
+        f"{landscape.problem.n} terms, {landscape.start.size} "
+        f"parameter{'s' if landscape.start.size > 1 else ''}; {trials} chains a sampler, "
+        f"{steps} iterations, {where}"
     )
 
 
@@ -247,7 +249,7 @@ def _minimum(minimum: Minimum, start: bool) -> dict[str, Any]:
     return {
         "name": minimum.name,
         "params": minimum.params.tolist(),
-        "value": minimum.value,
+        "value": round(minimum.value, 12),
         "sharpness": about and about.sharpness,
         "nonuniformity": about and about.nonuniformity,
         "largest_step": about and about.largest_step,

@@ -29,7 +29,7 @@ _SAMPLERS = ("gd", "sgd", "sgd-half", "rr", "rr-fixed")
 _STEP, _BATCHES, _REFRESH, _HIDDEN = 0.2, (32, 8, 4), 50, 32
 # A trial has left when its sharpness differs by more than this share from gradient descent's.
 LEFT = 0.2
-_PLANE = 31
+_PLANE = 41
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Size:
     snapshots: int
 
 
-_QUICK = Size(descent=8000, steps=4000, trials=4, assessed=2, snapshots=10)
+_QUICK = Size(descent=8000, steps=4000, trials=8, assessed=2, snapshots=10)
 _WHOLE = Size(descent=30000, steps=15000, trials=8, assessed=4, snapshots=20)
 # Training images used; all test images are.
 _SAMPLES = {"digits": 1437, "mnist": 1000, "fashion-mnist": 1000}
@@ -89,6 +89,7 @@ def compare_network(name: str, request: Request) -> dict[str, Any]:
     step, steps = request.step or _STEP, request.steps or size.steps
     setting = Setting(network.problem, step, request.refresh or _REFRESH)
     rows = entries(request.samplers or _SAMPLERS, request.batch or _BATCHES, setting)
+    request = request.begun()
     start = _minimum(network, step, size.descent, request)
     at_start = [_assessed(network, start, row, None) for row in rows]
     done, ends = _rows(network, rows, start, at_start, steps, size, request)

@@ -27,42 +27,49 @@ class Output:
 
     Attributes:
         folder: Where ``result.json``, the figures and the report go.
-        checkpoints: Where a killed comparison goes on from.
+        arguments: What decides the result, as text.
     """
 
     folder: Path
-    checkpoints: Path
+    arguments: str
 
     @staticmethod
-    def open(
-        path: str | Path | None, arguments: Mapping[str, Any], overwrite: bool = False
-    ) -> "Output":
-        """Make the folder, or take up the one these arguments have made.
-
-        Args:
-            path: The folder; one named after the arguments unless given.
-            arguments: What decides the result; kept in the folder.
-            overwrite: Whether what another set of arguments has left there is removed.
-
-        Raises:
-            InputError: A folder of other arguments, of something else, or that cannot be written.
-        """
+    def at(path: str | Path | None, arguments: Mapping[str, Any]) -> "Output":
+        """The folder at ``path``, or one named after the arguments; nothing is made yet."""
         text = json.dumps(dict(arguments), sort_keys=True, default=str, indent=1)
         if path is None:
             digest = hashlib.sha256(text.encode()).hexdigest()[:8]
             path = Path(_ROOT) / f"{_named(arguments.get('problem', 'run'))}-{digest}"
-        folder = Path(path)
-        _check_ours(folder, text, overwrite)
-        checkpoints = folder / "checkpoints"
+        return Output(Path(path), text)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where a killed comparison goes on from."""
+        return self.folder / "checkpoints"
+
+    def open(self, overwrite: bool = False) -> Path:
+        """Make the folder, or take up the one these arguments have made.
+
+        Args:
+            overwrite: Whether what another set of arguments has left there is removed.
+
+        Returns:
+            The folder for checkpoints.
+
+        Raises:
+            InputError: A folder of other arguments, of something else, or that cannot be written.
+        """
+        _check_ours(self.folder, self.arguments, overwrite)
         try:
-            checkpoints.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"cannot make the folder {folder} ({error.strerror or error}); give another --out"
+                f"cannot make the folder {self.folder} ({error.strerror or error}); "
+                "give another --out"
             ) from error
-        check_writable(folder)
-        (folder / _ARGUMENTS).write_text(text)
-        return Output(folder, checkpoints)
+        check_writable(self.folder)
+        (self.folder / _ARGUMENTS).write_text(self.arguments)
+        return self.checkpoints
 
     def save(self, result: Mapping[str, Any]) -> None:
         """Write ``result.json`` as a whole, then remove the checkpoints."""

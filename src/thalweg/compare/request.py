@@ -1,7 +1,7 @@
 """What a comparison is asked to do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -14,7 +14,11 @@ ProgressOf = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Request:
-    """The options of :func:`thalweg.compare.compare`; None stands for the problem's own setting."""
+    """The options of :func:`thalweg.compare.compare`; None stands for the problem's own setting.
+
+    ``work`` makes the folder for checkpoints. It is called once the request has been found to make
+    sense, and before any work.
+    """
 
     samplers: tuple[str, ...] | None = None
     step: float | None = None
@@ -27,7 +31,8 @@ class Request:
     data: str | None = None
     data_dir: str | Path | None = None
     quick: bool = False
-    work: Path | None = None
+    work: Callable[[], Path] | None = None
+    folder: Path | None = None
     progress: ProgressOf | None = None
 
     def __post_init__(self) -> None:
@@ -37,6 +42,10 @@ class Request:
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
 
+    def begun(self) -> "Request":
+        """The request with its folder made."""
+        return self if self.work is None else replace(self, folder=self.work())
+
     @property
     def key(self) -> Key[Array, ""]:
         """The random key of the seed."""
@@ -44,10 +53,10 @@ class Request:
 
     def checkpoint(self, label: str) -> Path | None:
         """The file from which the simulation of this label goes on after a kill."""
-        if self.work is None:
+        if self.folder is None:
             return None
         name = "".join(c if c.isalnum() else "-" for c in label.lower())
-        return self.work / f"{name}.npz"
+        return self.folder / f"{name}.npz"
 
     def progress_of(self, label: str) -> Callable[[int, int], None] | None:
         """The progress callback of the simulation of this label."""
