@@ -103,13 +103,6 @@ def test_sums_equal_dense_formulas(chunk_size):
     assert_close(everything(params), expected)
 
 
-def test_methods_outside_jit():
-    problem, params = regression(60), params_at(1)
-    losses, gradients = dense(params)
-    assert_close(problem.value(params), unequal_weights() @ losses)
-    assert_close(problem.gradient(params), combination(unequal_weights(), gradients))
-
-
 @pytest.mark.parametrize("chunk_size", [4096, 12])
 def test_vmap_and_second_derivatives(chunk_size):
     problem, points = regression(chunk_size), [params_at(seed) for seed in range(3)]
@@ -186,10 +179,20 @@ def test_a_finite_sum_of_terms():
     terms = np.array([x @ x, np.sin(x[0]), x[0] * x[1]])
     gradients = np.array([2 * x, [np.cos(x[0]), 0.0], x[::-1]])
     assert (problem.n, problem.n_groups) == (3, 3)
-    assert_close(problem.losses(jnp.asarray(x)), terms)
-    assert_close(jax.jit(problem.value)(jnp.asarray(x)), terms @ [0.5, 0.25, 0.25])
-    assert_close(problem.gradient(jnp.asarray(x)), np.array([0.5, 0.25, 0.25]) @ gradients)
-    assert_close(problem.gradients(jnp.asarray(x), jnp.asarray([2, 0])), gradients[[2, 0]])
+    weights = np.array([0.5, 0.25, 0.25])
+
+    @jax.jit
+    def everything(x):
+        index = jnp.asarray([2, 0])
+        return [
+            problem.losses(x),
+            problem.value(x),
+            problem.gradient(x),
+            problem.gradients(x, index),
+        ]
+
+    expected = [terms, weights @ terms, weights @ gradients, gradients[[2, 0]]]
+    assert_close(everything(jnp.asarray(x)), expected)
 
 
 def test_is_a_pytree_with_the_data_as_leaves():

@@ -145,20 +145,20 @@ OPTIMISERS = {
     "number": 0.1,
     "schedule": optax.warmup_cosine_decay_schedule(0.01, 0.2, 3, 10),
     "inverse time": tw.steps.inverse_time(0.2, 3),
-    "inverse sqrt time": tw.steps.inverse_sqrt_time(0.2, 3, rounding="continuous"),
     "momentum": optax.sgd(0.1, momentum=0.9, nesterov=True),
     "adam": optax.adam(0.1),
     "adamw": optax.adamw(optax.exponential_decay(0.1, 5, 0.5)),
-    "rmsprop": optax.rmsprop(0.01, centered=True),
     "lion": optax.lion(0.01),
-    "adagrad": optax.adagrad(0.1),
     "clipped": optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1)),
     "damped": tw.steps.damped(0.1, 0.1, psi=slowly, warmup=2),
 }
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, np.float32) for name in OPTIMISERS]
+    + [(name, np.float64) for name in ("number", "schedule", "adam", "damped")],
+)
 def test_any_optax_rule_moves_as_in_optax(name, dtype):
     rule, problem = OPTIMISERS[name], bowls(5, 3, dtype=dtype)
     start = jnp.asarray([1.0, -2.0, 0.5], dtype)

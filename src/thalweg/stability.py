@@ -61,6 +61,34 @@ class StepBounds(NamedTuple):
     descent: float
 
 
+class Reduced(NamedTuple):
+    r"""Condition (4) on the directions it is asked of: all, or the curved part of a span.
+
+    Attributes:
+        hessian: H on these directions, shape (k, k).
+        square: :math:`H^2` on them (not the square of ``hessian`` on a span).
+        spread: :math:`\Sigma` on them.
+        variance: :math:`\sum_i a_i (v^\top H_i v - \lambda)^2` of the top eigenpair of H.
+        sharpness: :math:`\lambda`.
+        rounding: The relative size below which a number is none.
+    """
+
+    hessian: Float[np.ndarray, "k k"]
+    square: Float[np.ndarray, "k k"]
+    spread: Float[np.ndarray, "k k"]
+    variance: float
+    sharpness: float
+    rounding: float
+
+    def bounds(self, factor: float) -> StepBounds:
+        """The step bounds for a batch factor p."""
+        return StepBounds(
+            sufficient=_threshold(self.hessian, self.square + factor * self.spread, self.rounding),
+            necessary=_limit(self.sharpness, self.sharpness**2 + factor * self.variance),
+            descent=_limit(self.sharpness, self.sharpness**2),
+        )
+
+
 class Assessment(NamedTuple):
     r"""What :func:`assess` finds at a point.
 
@@ -81,6 +109,7 @@ class Assessment(NamedTuple):
             which the theory presumes; compare with the same numbers elsewhere, at the start say.
         hessian_vectors: Leading eigenvectors of H as columns, to start the next assessment.
         nonuniformity_vectors: Leading eigenvectors of :math:`\Sigma`, likewise.
+        reduced: What :func:`reassess` takes for another batch or step.
     """
 
     sharpness: float
@@ -96,6 +125,7 @@ class Assessment(NamedTuple):
     max_sample_gradient: float
     hessian_vectors: Float[Array, "size k"]
     nonuniformity_vectors: Float[Array, "size k"]
+    reduced: Reduced
 
 
 class _Spectra(NamedTuple):
@@ -218,7 +248,7 @@ def largest_step(
         InputError: As for :func:`sufficient_condition`, or fewer than 1 direction.
     """
     factor = _problem_factor(problem, batch_size, replace)
-    return _bounds(_spectra(problem, params, directions, None), problem.weights, factor)
+    return _reduced(_spectra(problem, params, directions, None), problem.weights).bounds(factor)
 
 
 def assess(
@@ -248,7 +278,8 @@ def assess(
     factor = _problem_factor(problem, batch_size, replace)
     _check_step(step)
     spectra = _spectra(problem, params, directions, previous)
-    bounds = _bounds(spectra, problem.weights, factor)
+    reduced = _reduced(spectra, problem.weights)
+    bounds = reduced.bounds(factor)
     lowest = top_eigenvalues(spectra.hessian, largest=False).values[0]
     loss, gradient_norm, norms = _slopes(problem, params)
     weights = problem.weights.astype(norms.dtype)
@@ -266,6 +297,31 @@ def assess(
         max_sample_gradient=float(jnp.max(norms)),
         hessian_vectors=spectra.curved.vectors,
         nonuniformity_vectors=spectra.uneven.vectors,
+        reduced=reduced,
+    )
+
+
+def reassess(
+    problem: FiniteSum,
+    assessment: Assessment,
+    *,
+    batch_size: int,
+    step: float,
+    replace: bool = False,
+) -> Assessment:
+    """The assessment of the same point for another batch or step, without a product.
+
+    Raises:
+        InputError: As for :func:`sufficient_condition`.
+    """
+    factor = _problem_factor(problem, batch_size, replace)
+    _check_step(step)
+    bounds = assessment.reduced.bounds(factor)
+    return assessment._replace(
+        largest_step=bounds.sufficient,
+        largest_step_necessary=bounds.necessary,
+        largest_step_gd=bounds.descent,
+        stable=_verdict(step, bounds),
     )
 
 
@@ -294,26 +350,25 @@ def _spectra(
     return _Spectra(curved, uneven, top, top_eigenvalues(uneven, k, start=starts[1]), along)
 
 
-def _bounds(spectra: _Spectra, weights: Array, factor: float) -> StepBounds:
+def _reduced(spectra: _Spectra, weights: Array) -> Reduced:
     sharpness = float(spectra.curved.values[0])
-    spread = np.asarray(spectra.along, dtype=float) - sharpness
-    variance = float(np.dot(np.asarray(weights, dtype=float), spread**2))
+    deviations = np.asarray(spectra.along, dtype=float) - sharpness
     exact = spectra.hessian.size <= DENSE_SIZE
-    H, square = _whole(spectra, factor) if exact else _on_span(spectra, factor)
-    return StepBounds(
-        sufficient=_threshold(H, square, 100 * float(jnp.finfo(spectra.hessian.dtype).eps)),
-        necessary=_limit(sharpness, sharpness**2 + factor * variance),
-        descent=_limit(sharpness, sharpness**2),
+    return Reduced(
+        *(_whole(spectra) if exact else _on_span(spectra)),
+        variance=float(np.dot(np.asarray(weights, dtype=float), deviations**2)),
+        sharpness=sharpness,
+        rounding=100 * float(jnp.finfo(spectra.hessian.dtype).eps),
     )
 
 
-def _whole(spectra: _Spectra, factor: float) -> tuple[np.ndarray, np.ndarray]:
+def _whole(spectra: _Spectra) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     H = np.asarray(spectra.hessian.dense(), dtype=float)
-    return H, H @ H + factor * np.asarray(spectra.nonuniformity.dense(), dtype=float)
+    return H, H @ H, np.asarray(spectra.nonuniformity.dense(), dtype=float)
 
 
-def _on_span(spectra: _Spectra, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """H and H^2 + p Sigma on the curved part of the span of the leading eigenvectors."""
+def _on_span(spectra: _Spectra) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """H, H^2 and Sigma on the curved part of the span of the leading eigenvectors."""
     vectors = np.hstack([spectra.curved.vectors, spectra.uneven.vectors]).astype(float)
     basis = np.linalg.qr(vectors)[0]
     HQ = spectra.hessian.matmat(basis)
@@ -321,7 +376,7 @@ def _on_span(spectra: _Spectra, factor: float) -> tuple[np.ndarray, np.ndarray]:
     rotation = rotation[:, curvatures > _FLAT * curvatures[-1]]
     basis, HQ = basis @ rotation, HQ @ rotation
     noise = basis.T @ spectra.nonuniformity.matmat(basis)
-    return basis.T @ HQ, HQ.T @ HQ + factor * (noise + noise.T) / 2
+    return basis.T @ HQ, HQ.T @ HQ, (noise + noise.T) / 2
 
 
 def _threshold(H: np.ndarray, square: np.ndarray, tolerance: float) -> float:

@@ -18,7 +18,7 @@ from thalweg.landscapes import Landscape
 from thalweg.record import Record, parameters
 from thalweg.run import Run
 from thalweg.simulate import simulate
-from thalweg.stability import Assessment, assess
+from thalweg.stability import Assessment, assess, reassess
 
 _TRIALS, _QUICK_TRIALS = 200, 50
 _RECORDS, _PATHS, _END_POINTS = 100, 4, 300
@@ -227,9 +227,9 @@ def _at_the_usual_end(
     at = next((m for m in found if m.name == usual), None)
     if at is None or at.assessment is None:
         return none
-    about = assess(
+    about = reassess(
         landscape.problem,
-        at.params,
+        at.assessment,
         batch_size=entry.batch_size,
         step=entry.first_step(),
         replace=entry.replace,

@@ -23,7 +23,7 @@ from thalweg.record import Record, parameters
 from thalweg.run import Run
 from thalweg.sampling import Full
 from thalweg.simulate import simulate
-from thalweg.stability import Assessment, assess
+from thalweg.stability import Assessment, assess, reassess
 
 _SAMPLERS = ("gd", "sgd", "sgd-half", "rr", "rr-fixed")
 _STEP, _BATCHES, _REFRESH, _HIDDEN = 0.2, (32, 8, 4), 50, 32
@@ -90,9 +90,13 @@ def compare_network(name: str, request: Request) -> dict[str, Any]:
     setting = Setting(network.problem, step, request.refresh or _REFRESH)
     rows = entries(request.samplers or _SAMPLERS, request.batch or _BATCHES, setting)
     request = request.begun()
-    start = _minimum(network, step, size.descent, request)
-    at_start = [_assessed(network, start, row, None) for row in rows]
-    done, ends = _rows(network, rows, start, at_start, steps, size, request)
+    # The descent and the rows record alike: GD's program is compiled once.
+    record = Record(
+        max(1, steps // size.snapshots), {"loss": network.problem.value, "params": parameters}
+    )
+    start = _minimum(network, step, size.descent, record, request)
+    at_start = _for_all(network, start, rows)
+    done, ends = _rows(network, rows, start, at_start, steps, size, record, request)
     result = {
         "kind": "network",
         "title": network.title,
@@ -134,7 +138,7 @@ def _network(name: str, request: Request) -> Network:
     )
 
 
-def _minimum(network: Network, step: Any, steps: int, request: Request) -> Params:
+def _minimum(network: Network, step: Any, steps: int, record: Record, request: Request) -> Params:
     """Where gradient descent with the same step ends: the common start."""
     label = "GD to a minimum"
     run = simulate(
@@ -142,6 +146,7 @@ def _minimum(network: Network, step: Any, steps: int, request: Request) -> Param
         network.model.init(jax.random.fold_in(request.key, 1)),
         steps=steps,
         key=request.key,
+        record=record,
         checkpoint=request.checkpoint(label),
         progress=request.progress_of(label),
     )
@@ -160,6 +165,7 @@ def _rows(
     at_start: list[Assessment],
     steps: int,
     size: Size,
+    record: Record,
     request: Request,
 ) -> tuple[list[dict[str, Any]], list[Params]]:
     """Every row of the result, and one end point each; GD's sharpness decides who has left."""
@@ -167,7 +173,7 @@ def _rows(
     ends: list[Params] = []
     level = None
     for entry, about in zip(rows, at_start, strict=True):
-        row, sharp, end = _row(network, entry, start, about, steps, size, request)
+        row, sharp, end = _row(network, entry, start, about, steps, size, record, request)
         level = float(sharp.mean()) if entry.family == "gd" else level
         assert level is not None  # GD is always the first row
         row["stayed"] = fraction_and_error(np.abs(sharp - level) <= LEFT * level)
@@ -183,6 +189,7 @@ def _row(
     at_start: Assessment,
     steps: int,
     size: Size,
+    record: Record,
     request: Request,
 ) -> tuple[dict[str, Any], np.ndarray, Params]:
     trials = 1 if entry.deterministic else (request.trials or size.trials)
@@ -193,9 +200,7 @@ def _row(
         chains=trials,
         steps=steps,
         key=request.key,
-        record=Record(
-            max(1, steps // size.snapshots), {"loss": problem.value, "params": parameters}
-        ),
+        record=record,
         checkpoint=request.checkpoint(entry.label),
         progress=request.progress_of(entry.label),
     )
@@ -257,6 +262,21 @@ def _assessed(
         directions=4,
         previous=previous,
     )
+
+
+def _for_all(network: Network, start: Params, rows: Sequence[Entry]) -> list[Assessment]:
+    """The assessment of the start for each row's batch and step."""
+    first = _assessed(network, start, rows[0], None)
+    return [
+        reassess(
+            network.problem,
+            first,
+            batch_size=row.batch_size,
+            step=row.first_step(),
+            replace=row.replace,
+        )
+        for row in rows
+    ]
 
 
 def _chain(params: Params, j: int) -> Params:
