@@ -495,6 +495,16 @@ def test_one_of_each_group_in_proportion_to_its_weights():
     assert chisquare(second[[0, 2, 3]], 50_000 * np.array([0.1, 0.3, 0.25]) / 0.65).pvalue > 1e-4
 
 
+def test_the_end_of_a_group_is_not_the_next_group(monkeypatch):
+    # With u just below one, .5 + u (.7 - .5) rounds to .7, where the third group begins.
+    problem = bowls(3, weights=[0.5, 0.2, 0.3], groups=[0, 1, 2])
+    monkeypatch.setattr(
+        jax.random, "uniform", lambda key, shape, dtype: jnp.full(shape, np.nextafter(1.0, 0.0))
+    )
+    assert 0.5 + np.nextafter(1.0, 0.0) * (0.7 - 0.5) == 0.7
+    assert base.one_a_group(problem, KEY).tolist() == [0, 1, 2]
+
+
 # An and Ying, section 2.
 
 

@@ -40,8 +40,8 @@ def network_sentences(result: dict[str, Any], step: float) -> dict[str, list[str
         "(4), Wu, Ma, E's condition, is asked on the span of leading eigenvectors, which bounds "
         "its largest step from above: 'leaves' means that a necessary bound of linear stability is "
         "exceeded, 'stays' that (4) holds there, 'undecided' that neither is so.",
-        f"At the start the mean of |∇f_i| is {start['mean_sample_gradient']:.3g} and the smallest "
-        f"eigenvalue of H {start['smallest_eigenvalue']:.3g}: not an exact interpolating minimum.",
+        f"At the start the mean of |∇f_i| is {start['mean_sample_gradient']:.3g}; it is zero at an "
+        "interpolating minimum, which (4) presumes.",
     ]
     return {"sentences": [s for s in sentences if s], "notes": notes}
 
@@ -130,9 +130,12 @@ def _predictions(rows: Rows) -> str:
     if not told:
         return ""
     right = [r for r in told if (r["predicted"] == "stays") == (r["stayed"]["fraction"] > 0.5)]
-    wrong = [r["label"] for r in told if r not in right]
+    moved = [r["label"] for r in told if r not in right and r["predicted"] == "stays"]
+    kept = [r["label"] for r in told if r not in right and r["predicted"] == "leaves"]
     text = f"Linear stability at the start foretold {len(right)} of the {len(told)} it decides"
-    return text + (f"; not {', '.join(wrong)}." if wrong else ".")
+    if moved:
+        text += f"; {_list(moved)} moved where (4) holds (the samples disagree: noise drives it)"
+    return text + (f"; {_list(kept)} stayed where it is violated." if kept else ".")
 
 
 def _treatments(rows: Rows) -> str:
