@@ -21,6 +21,8 @@ from thalweg.problem import FiniteSum, Params
 _LARGEST_DENSE = 1024
 # Lengths as shares of the diagonal of the box: two ends this near are one minimum, ...
 _SAME = 1e-6
+# ... where a lone minimum at the origin has no length of its own, of this length, ...
+_SMALLEST = 1e-3
 # ... this far outside the box a minimum still counts.
 _MARGIN = 0.01
 # A curvature below this share of the usual one in the box makes a minimum degenerate.
@@ -185,16 +187,35 @@ def basin(
             "expected the same dimension"
         )
     problem.check_params(centres[0])
-    if params.shape[1] == 1:
-        return _basin_on_line(problem, centres[:, 0], params[:, 0])
-    owner = np.full(len(params), -1, dtype=np.int32)
-    finite = np.flatnonzero(np.isfinite(np.asarray(params)).all(axis=1))
-    if finite.size:
-        hoods = _neighbourhoods(problem, centres, _reach(centres, params[finite]))
-        owner[finite] = _owners(problem, hoods, params[finite])
-        waiting = finite[owner[finite] < 0]
-        owner[waiting] = _arrivals(problem, hoods, params[waiting])
+    owner = _already_there(np.asarray(centres), np.asarray(params))
+    away = np.flatnonzero((owner < 0) & np.isfinite(np.asarray(params)).all(axis=1))
+    if away.size:
+        owner[away] = _by_descent(problem, centres, params[away])
     return jnp.asarray(owner)
+
+
+def _already_there(centres: np.ndarray, params: np.ndarray) -> np.ndarray:
+    """The minimum that a point cannot be told from, or -1.
+
+    Minima are known to a few digits only: this close to one, f may fall to the wrong side.
+    """
+    distances = np.linalg.norm(params[:, None] - centres, axis=2)
+    nearest = distances.argmin(axis=1)
+    size = np.linalg.norm(np.ptp(centres, axis=0)) + np.abs(centres).max()
+    there = distances.min(axis=1) <= _SAME * max(size, _SMALLEST)
+    return np.where(there, nearest, -1).astype(np.int32)
+
+
+def _by_descent(
+    problem: FiniteSum, centres: Float[Array, "minima d"], params: Float[Array, "chains d"]
+) -> np.ndarray:
+    if params.shape[1] == 1:
+        return np.asarray(_basin_on_line(problem, centres[:, 0], params[:, 0]))
+    hoods = _neighbourhoods(problem, centres, _reach(centres, params))
+    owner = np.array(_owners(problem, hoods, params))
+    waiting = np.flatnonzero(owner < 0)
+    owner[waiting] = _arrivals(problem, hoods, params[waiting])
+    return owner
 
 
 class _Neighbourhoods(NamedTuple):
@@ -274,12 +295,7 @@ def _basin_on_line(problem: FiniteSum, centres: Array, points: Array) -> Array:
     # A gradient of zero away from all minima is that of a maximum or a plateau.
     lands = (place >= 0) & (place < centres.size) & (slopes != 0)
     owner = jnp.where(lands & jnp.isfinite(points), order[place], -1)
-    # Minima are known to a few digits only: close to one, the slope may point to the wrong side.
-    distances = jnp.abs(points[:, None] - centres)
-    nearest = jnp.argmin(distances, axis=1)
-    apart = jnp.max(centres) - jnp.min(centres) + jnp.max(jnp.abs(centres))
-    on_it = jnp.min(distances, axis=1) <= _SAME * apart
-    return jnp.where(on_it, nearest, owner).astype(jnp.int32)
+    return owner.astype(jnp.int32)
 
 
 @jax.jit

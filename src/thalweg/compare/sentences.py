@@ -10,8 +10,9 @@ Rows = Sequence[dict[str, Any]]
 def landscape_sentences(result: dict[str, Any], starts: str) -> dict[str, list[str]]:
     """The sentences of a landscape (the last is the headline) and the notes under its table."""
     rows, minima = result["rows"], result["minima"]
-    if not minima:
-        return {"sentences": [_losses(rows)], "notes": []}
+    if len(minima) < 2:
+        notes = _landscape_notes(minima) if minima else []
+        return {"sentences": [_losses(rows)], "notes": notes}
     home = next((m["name"] for m in minima if m["start"]), None)
     target, what = (home, "starting") if home and _tied(minima) else (minima[0]["name"], "deepest")
     sentences = []
