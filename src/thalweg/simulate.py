@@ -9,8 +9,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Key, UInt
+from jaxtyping import Array, Key
 
+from thalweg.chains import (
+    RECORDS_AT_ONCE,
+    Chains,
+    Exit,
+    Setting,
+    advance_block,
+    first_block,
+    observe_block,
+    trailing,
+)
 from thalweg.checkpoint import Checkpoint, fingerprint
 from thalweg.dynamics import AbstractDynamics
 from thalweg.errors import InputError
@@ -20,33 +30,10 @@ from thalweg.run import Run
 from thalweg.stopping import check_exit
 
 Progress = Callable[[int, int], None]
-Exit = Callable[[Any], Any]
 
-# Records made in one call of the compiled loop.
-_RECORDS_AT_ONCE = 16
 # Steps of the first call; later ones are as long as keeps progress and cancellation prompt.
 _FIRST_SEGMENT = 256
 _SEGMENT_SECONDS = 0.5
-
-
-class Chains(eqx.Module):
-    """A block of chains between two steps; the leading axis of every array is the chain.
-
-    ``index`` numbers the chains of the whole run; -1 in ``exit_step`` and ``diverged_step`` stands
-    for never. Chains that only pad the block are marked as exited at step 0.
-    """
-
-    index: UInt[Array, " block"]
-    state: Any
-    exit_step: Int[Array, " block"]
-    diverged_step: Int[Array, " block"]
-    sums: Any
-    counts: Int[Array, " block"]
-
-    @property
-    def running(self) -> Bool[Array, " block"]:
-        """Which chains have not stopped."""
-        return (self.exit_step < 0) & (self.diverged_step < 0)
 
 
 class Position(NamedTuple):
@@ -59,16 +46,6 @@ class Position(NamedTuple):
     blocks: tuple[Chains, ...]
     record_steps: list[int]
     records: list[Any]
-
-
-class _Setting(eqx.Module):
-    """What stays the same during a simulation."""
-
-    dynamics: AbstractDynamics
-    exit: Exit | None
-    record: Record
-    bound: Any
-    key: Any
 
 
 def simulate(
@@ -106,7 +83,8 @@ def simulate(
         progress: Called about twice a second with the steps done and the steps in all.
         checkpoint: A file that is written every ten seconds and at the end, and from which the run
             goes on if it is there: a killed run, started again with the same arguments, gives the
-            numbers of an uninterrupted one.
+            numbers of an uninterrupted one. A file of other arguments is refused; functions (the
+            loss, schedules) are told apart by their names only.
 
     Raises:
         InputError: Arguments that do not fit, before any step.
@@ -114,6 +92,7 @@ def simulate(
     Cost: chains x steps x the sampler's evaluations; memory the chains' states and the records.
     """
     _check_numbers(steps, chains, bound)
+    steps = int(steps)
     earlier = start if isinstance(start, Run) else None
     record = record or Record()
     if earlier is not None:
@@ -122,7 +101,7 @@ def simulate(
     else:
         key, starts, count = _checked_start(dynamics, start, key, chains, per_chain)
     check_exit(exit, starts if earlier is None else earlier.params)
-    setting = _Setting(dynamics, exit, record, jnp.asarray(bound, jnp.result_type(float)), key)
+    setting = Setting(dynamics, exit, record, jnp.asarray(bound, jnp.result_type(float)), key)
     position = _begin(setting, starts, count) if earlier is None else earlier.state
     saved = None
     if checkpoint is not None:
@@ -134,7 +113,7 @@ def simulate(
 
 
 def _go_on(
-    setting: _Setting,
+    setting: Setting,
     position: Position,
     steps: int,
     count: int,
@@ -163,14 +142,14 @@ def _go_on(
     return position, timed / seconds if seconds > 0 else float("nan")
 
 
-def _segment(setting: _Setting, position: Position, end: int, count: int) -> Position:
+def _segment(setting: Setting, position: Position, end: int, count: int) -> Position:
     """All blocks from the position to a step not after ``end``, and what they recorded."""
     every, begin = setting.record.every, position.step
     if every is not None:
-        end = min(end, (begin // every + _RECORDS_AT_ONCE) * every)
+        end = min(end, (begin // every + RECORDS_AT_ONCE) * every)
     # Arrays, not numbers: those would be static and compile anew for every segment.
     bounds = jnp.asarray(begin, jnp.int32), jnp.asarray(end, jnp.int32)
-    advanced = [_advance(setting, block, *bounds) for block in position.blocks]
+    advanced = [advance_block(setting, block, *bounds) for block in position.blocks]
     blocks = tuple(block for block, _ in advanced)
     if every is None:
         jax.block_until_ready(blocks)
@@ -185,90 +164,7 @@ def _segment(setting: _Setting, position: Position, end: int, count: int) -> Pos
     )
 
 
-@eqx.filter_jit
-def _advance(
-    setting: _Setting, block: Chains, begin: Int[Array, ""], end: Int[Array, ""]
-) -> tuple[Chains, Any]:
-    """One block from step ``begin`` to ``end``; records have shape (block, _RECORDS_AT_ONCE, ...).
-
-    Bounds are traced, so segments of all lengths share one program; records past ``end`` are void.
-    """
-    every = setting.record.every
-    if every is None:
-        return _steps(setting, block, begin, end), None
-
-    def to_next_record(carry: Any, _: None) -> tuple[Any, Any]:
-        k, chains = carry
-        target = (k // every + 1) * every
-        stop = jnp.minimum(target, end)
-        chains = _steps(setting, chains, k, stop)
-        observe = lambda: _observe(setting.record, chains.state.params)  # noqa: E731
-        void = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(observe))
-        observed = jax.lax.cond(stop == target, observe, lambda: void)
-        return (stop, chains), observed
-
-    (_, block), records = jax.lax.scan(
-        to_next_record, (begin, block), None, length=_RECORDS_AT_ONCE
-    )
-    return block, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), records)
-
-
-def _steps(setting: _Setting, block: Chains, begin: Array, end: Array) -> Chains:
-    """Steps begin, ..., end - 1 of a block, or fewer if all its chains stop."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(setting.key, block.index)
-
-    def go_on(carry: tuple[Array, Chains]) -> Array:
-        k, chains = carry
-        return (k < end) & jnp.any(chains.running)
-
-    def body(carry: tuple[Array, Chains]) -> tuple[Array, Chains]:
-        k, chains = carry
-        return k + 1, _step(setting, chains, keys, k)
-
-    return jax.lax.while_loop(go_on, body, (begin, block))[1]
-
-
-def _step(setting: _Setting, chains: Chains, keys: Array, k: Array) -> Chains:
-    """Step number k of a block: advance, then see who diverged and who left."""
-
-    def advance(state: Any, key: Array) -> Any:
-        return setting.dynamics.advance(state, jax.random.fold_in(key, k), k)
-
-    new = jax.vmap(advance)(chains.state, keys)
-    good = jax.vmap(lambda params: _within(params, setting.bound))(new.params)
-    moved = chains.running & good
-    state = _where(moved, new, chains.state)
-    left = moved & _exits(setting.exit, state.params)
-    counted = moved & (k >= setting.record.burn_in)
-    sums = {
-        name: _where(counted, jax.tree.map(jnp.add, chains.sums[name], values), chains.sums[name])
-        for name, values in _summands(setting.record, state.params).items()
-    }
-    return Chains(
-        chains.index,
-        state,
-        jnp.where(left, k + 1, chains.exit_step),
-        jnp.where(chains.running & ~good, k + 1, chains.diverged_step),
-        sums,
-        chains.counts + counted.astype(chains.counts.dtype),
-    )
-
-
-@eqx.filter_jit
-def _first_block(setting: _Setting, starts: Params, index: Array, padding: Array) -> Chains:
-    """A block before its first step."""
-    state = jax.vmap(setting.dynamics.init)(starts)
-    out = padding | _exits(setting.exit, starts)
-    sums = {
-        name: jax.tree.map(jnp.zeros_like, values)
-        for name, values in _summands(setting.record, starts).items()
-    }
-    never = jnp.full(index.shape, -1, dtype=jnp.int32)
-    zero = jnp.zeros_like(never)
-    return Chains(index, state, jnp.where(out, zero, never), never, sums, zero)
-
-
-def _begin(setting: _Setting, starts: Params, count: int) -> Position:
+def _begin(setting: Setting, starts: Params, count: int) -> Position:
     """All blocks at step 0, and the record of the start."""
     size = _block_size(setting.dynamics, starts)
     blocks = []
@@ -279,10 +175,10 @@ def _begin(setting: _Setting, starts: Params, count: int) -> Position:
             lambda leaf, at=index: jnp.asarray(leaf[np.minimum(at, count - 1)]), starts
         )
         padding = jnp.asarray(index >= count)
-        blocks.append(_first_block(setting, rows, jnp.asarray(index, jnp.uint32), padding))
+        blocks.append(first_block(setting, rows, jnp.asarray(index, jnp.uint32), padding))
     if setting.record.every is None:
         return Position(0, tuple(blocks), [], [])
-    observed = [eqx.filter_jit(_observe)(setting.record, b.state.params) for b in blocks]
+    observed = [eqx.filter_jit(observe_block)(setting.record, b.state.params) for b in blocks]
     part = _joined([jax.tree.map(lambda x: x[:, None], o) for o in observed], count, 1)
     return Position(0, tuple(blocks), [0], [part])
 
@@ -300,7 +196,7 @@ def _block_size(dynamics: AbstractDynamics, starts: Params) -> int:
     return 8 if work <= 2**20 else 1
 
 
-def _result(setting: _Setting, position: Position, steps: int, count: int, rate: float) -> Run:
+def _result(setting: Setting, position: Position, steps: int, count: int, rate: float) -> Run:
     # Without the states of samplers and optimisers, which are not asked for.
     kept = [
         (b.state.params, b.state.stationary, b.exit_step, b.diverged_step, b.sums, b.counts)
@@ -310,7 +206,7 @@ def _result(setting: _Setting, position: Position, steps: int, count: int, rate:
         lambda *x: _end_to_end(x)[:count], *kept
     )
     means = {
-        name: jax.tree.map(lambda s: s / _trailing(counts, s).astype(s.dtype), total)
+        name: jax.tree.map(lambda s: s / trailing(counts, s).astype(s.dtype), total)
         for name, total in sums.items()
     }
     return Run(
@@ -356,20 +252,6 @@ def _restored(position: Position, arrays: list[np.ndarray] | None, count: int) -
     return Position(int(steps[0]), jax.tree.map(jnp.asarray, blocks), record_steps, parts)
 
 
-def _observe(record: Record, params: Params) -> Any:
-    return {name: jax.vmap(f)(params) for name, f in record.values.items()}
-
-
-def _summands(record: Record, params: Params) -> dict[str, Any]:
-    """What the means add up; events count as 0 and 1 (a sum of booleans would be a boolean)."""
-
-    def number(x: Array) -> Array:
-        inexact = jnp.issubdtype(x.dtype, jnp.inexact)
-        return x if inexact else x.astype(jnp.result_type(float))
-
-    return {name: jax.tree.map(number, jax.vmap(f)(params)) for name, f in record.means.items()}
-
-
 def _joined(blocks: list[Any], count: int, made: int) -> Any:
     """What the blocks observed, chains joined and without padding and void records."""
     return jax.tree.map(
@@ -382,31 +264,12 @@ def _merged(parts: list[Any]) -> Any:
     return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts) if parts else {}
 
 
-def _exits(exit: Exit | None, params: Params) -> Array:
-    if exit is None:
-        return jnp.zeros(jax.tree.leaves(params)[0].shape[0], dtype=bool)
-    return jax.vmap(exit)(params)
-
-
-def _within(params: Params, bound: Array) -> Array:
-    """False if a component is beyond the bound or not finite (no comparison with NaN is true)."""
-    leaves = jax.tree.leaves(params)
-    # The bound itself may be infinite, if only in the type of the parameters.
-    inside = [jnp.all(jnp.isfinite(x) & (jnp.abs(x) <= bound.astype(x.dtype))) for x in leaves]
-    return jnp.all(jnp.stack(inside))
-
-
-def _where(condition: Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(_trailing(condition, a), a, b), new, old)
-
-
-def _trailing(x: Array, like: Array) -> Array:
-    """Chain-wise values with the axes of ``like``."""
-    return x.reshape(x.shape + (1,) * (like.ndim - 1))
-
-
 def _check_numbers(steps: int, chains: int | None, bound: float) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps < 2**31 - 1:
+    if (
+        isinstance(steps, bool)
+        or not isinstance(steps, (int, np.integer))
+        or not 0 <= steps < 2**31 - 1
+    ):
         raise InputError(f"steps must be a whole number from 0 to 2^31 - 2, got {steps!r}")
     if chains is not None and chains < 1:
         raise InputError(f"chains must be at least 1, got {chains}")

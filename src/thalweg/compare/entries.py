@@ -57,6 +57,12 @@ class Entry:
         """The step at k = 0."""
         return float(self.step(0)) if callable(self.step) else float(self.step)
 
+    def time(self, steps: int) -> float:
+        """The time t of a run, the sum of its steps."""
+        if callable(self.step):
+            return float(np.sum(self.step(np.arange(steps))))
+        return float(self.step) * steps
+
     def step_text(self, steps: int) -> str:
         """The step for the table; a schedule by its ends."""
         if callable(self.step):

@@ -25,6 +25,10 @@ _RECORDS, _PATHS, _END_POINTS = 100, 4, 300
 # Minima are sought, and chains assigned to basins, up to this dimension.
 _SEARCHED = 3
 NOWHERE = "none of these"
+# A chain is stranded if descent, at its speed there, needs this many times the run's own time.
+_STRANDED = 10.0
+# Nearer than this share of the diagonal of the box is the same place.
+_AT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def _name_of(landscape: Landscape, params: Array, number: int) -> str:
     """The document's name for a minimum that was found, if it has one."""
     size = float(jnp.linalg.norm(landscape.upper - landscape.lower))
     for known in landscape.minima:
-        if float(jnp.linalg.norm(known.params - params)) < 1e-3 * size:
+        if float(jnp.linalg.norm(known.params - params)) < _AT * size:
             return known.name
     return f"minimum {number}"
 
@@ -172,7 +176,7 @@ def _row(
         checkpoint=request.checkpoint(entry.label),
         progress=request.progress_of(entry.label),
     )
-    ends = _ends(landscape, found, run)
+    ends = _ends(landscape, found, run, entry.time(steps))
     stayed = [e for e in ends or [] if e["minimum"] == home]
     return {
         "label": entry.label,
@@ -203,16 +207,38 @@ def _without_name(end: dict[str, Any]) -> dict[str, float]:
     return {"fraction": end["fraction"], "error": end["error"]}
 
 
-def _ends(landscape: Landscape, found: list[Minimum], run: Run) -> list[dict[str, Any]] | None:
-    """The fraction of chains in the basin of each minimum, by the gradient flow."""
+def _ends(
+    landscape: Landscape, found: list[Minimum], run: Run, time: float
+) -> list[dict[str, Any]] | None:
+    """The fraction of chains in the basin of each minimum, by the gradient flow.
+
+    In none are chains that diverged, and those stranded on a plateau, where the flow does lead to a
+    minimum, but at a speed at which it would not get there in ten times the run's own time.
+    """
     if not found:
         return None
     owners = np.asarray(basin(landscape.problem, found, run.params))
-    owners = np.where(np.asarray(run.diverged), -1, owners)
+    stranded = _is_stranded(landscape, found, owners, run.params, time)
+    owners = np.where(np.asarray(run.diverged) | stranded, -1, owners)
     names = [(m.name, i) for i, m in enumerate(found)]
     if (owners < 0).any():
         names.append((NOWHERE, -1))
     return [{"minimum": name, **fraction_and_error(owners == i)} for name, i in names]
+
+
+def _is_stranded(
+    landscape: Landscape,
+    found: list[Minimum],
+    owners: np.ndarray,
+    params: Float[Array, "trials d"],
+    time: float,
+) -> np.ndarray:
+    gradients = jax.lax.map(landscape.problem.gradient, params, batch_size=8)
+    centres = np.stack([np.asarray(m.params) for m in found])
+    distances = np.linalg.norm(np.asarray(params) - centres[owners], axis=1)
+    reach = _STRANDED * time * np.linalg.norm(np.asarray(gradients), axis=1)
+    # At a minimum both are rounding.
+    return distances > np.maximum(reach, _AT * np.linalg.norm(landscape.upper - landscape.lower))
 
 
 def _at_the_usual_end(

@@ -21,7 +21,13 @@ def landscape_sentences(result: dict[str, Any], starts: str) -> dict[str, list[s
         if home != target:
             sentences.append(f"The start is not in the basin of the deepest minimum ({target}).")
     sentences.append(_against_descent(rows, target, what, starts))
-    return {"sentences": sentences, "notes": _landscape_notes(minima)}
+    notes = _landscape_notes(minima)
+    if any(len(row["ends"]) > len(minima) for row in rows):
+        notes.append(
+            "None of these: diverged, or stranded on a plateau so flat that descent would need ten "
+            "times the run's own time to reach a minimum."
+        )
+    return {"sentences": sentences, "notes": notes}
 
 
 def network_sentences(result: dict[str, Any], step: float) -> dict[str, list[str]]:
@@ -59,6 +65,8 @@ def _row(rows: Rows, family: str) -> dict[str, Any] | None:
 
 
 def _share(value: dict[str, float]) -> str:
+    if value["fraction"] in (0, 1):
+        return "all" if value["fraction"] else "none"
     return f"{value['fraction']:.3f} ± {value['error']:.3f}"
 
 

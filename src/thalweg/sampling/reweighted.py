@@ -160,7 +160,8 @@ class Reweighted(AbstractMemoryless):
         r"""First :math:`a_i r_i/r_i'`, second :math:`a_i r_i/r_i'^2` (r': current norms if biased).
 
         By group with fresh scores the second is :math:`a_i (A_j + (S - A_j \bar s_j)/s_i)` with the
-        group's mean norm :math:`\bar s_j`: the expectation over what the other groups drew.
+        group's mean norm :math:`\bar s_j`: the expectation over what the other groups drew. (With
+        ``refresh > 1`` by group every draw uses kept scores; give them as ``state``.)
         """
         norms = problem_gradient_norms(problem, params)
         weights = problem.weights.astype(norms.dtype)
