@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -213,6 +214,13 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path):
         Output.at(file, {}).open()
     with pytest.raises(tw.InputError, match="cannot make the folder"):
         Output.at(file / "below", {}).open()
+
+
+def test_a_full_disk_is_noticed_before_the_work(tmp_path, monkeypatch):
+    full = SimpleNamespace(free=3 * 2**20)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: full)
+    with pytest.raises(tw.InputError, match="only 3 MiB are free"):
+        Output.at(tmp_path / "out", {}).open()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 from thalweg.errors import InputError
 
 _SECONDS_BETWEEN = 10.0
+# What must be free on the disk before the work begins.
+_ROOM = 64 * 2**20
 
 
 class Checkpoint:
@@ -89,12 +92,18 @@ def fingerprint(tree: Any) -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise InputError unless files can be written in the folder."""
+    """Raise InputError unless files can be written in the folder and there is room for some."""
     probe = folder / ".thalweg-probe"
     try:
         probe.write_bytes(b"0")
         probe.unlink()
+        free = shutil.disk_usage(folder).free
     except OSError as error:
         raise InputError(
             f"cannot write in {folder} ({error.strerror or error}); give another folder"
         ) from error
+    if free < _ROOM:
+        raise InputError(
+            f"only {free / 2**20:.0f} MiB are free in {folder}, expected {_ROOM / 2**20:.0f}; make "
+            "room or give another folder"
+        )
