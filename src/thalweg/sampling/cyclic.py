@@ -2,16 +2,15 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from thalweg.problem import FiniteSum, Params
-from thalweg.sampling.base import AbstractSampler, Draw, check_size
-from thalweg.sampling.passes import batch_of_pass, steps_per_epoch
+from thalweg.sampling.base import Draw
+from thalweg.sampling.passes import AbstractPasses, batch_of_pass, steps_per_epoch
 
 
-class Cyclic(AbstractSampler):
+class Cyclic(AbstractPasses):
     r"""Batches of B in the order of the data, pass after pass: deterministic.
 
     Sample i has the weight :math:`n a_i / B`; the last batch of a pass is a mean over what is left.
@@ -23,15 +22,6 @@ class Cyclic(AbstractSampler):
         InputError: B below 1 or above n.
     """
 
-    size: int = eqx.field(static=True)
-
-    def __check_init__(self) -> None:
-        check_size("Cyclic", self.size)
-
-    def check(self, problem: FiniteSum) -> None:
-        """The size against n."""
-        check_size("Cyclic", self.size, problem)
-
     def draw(
         self, problem: FiniteSum, params: Params, state: None, key: Key[Array, ""], step: Any
     ) -> tuple[Draw, None]:
@@ -39,7 +29,3 @@ class Cyclic(AbstractSampler):
         position = jnp.asarray(step % steps_per_epoch(problem.n, self.size), dtype=jnp.int32)
         order = jnp.arange(problem.n, dtype=jnp.int32)
         return Draw(*batch_of_pass(problem, order, position, self.size)), None
-
-    def evaluations(self, problem: FiniteSum) -> float:
-        """All n in a pass."""
-        return problem.n / steps_per_epoch(problem.n, self.size)

@@ -1,9 +1,28 @@
 """What samplers that pass over the data have in common."""
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from thalweg.problem import FiniteSum
+from thalweg.sampling.base import AbstractSampler, check_size
+
+
+class AbstractPasses(AbstractSampler):
+    """A sampler that takes batches of B in some order of the data, pass after pass."""
+
+    size: int = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        check_size(type(self).__name__, self.size)
+
+    def check(self, problem: FiniteSum) -> None:
+        """The size against n."""
+        check_size(type(self).__name__, self.size, problem)
+
+    def evaluations(self, problem: FiniteSum) -> float:
+        """All n in a pass."""
+        return problem.n / steps_per_epoch(problem.n, self.size)
 
 
 def steps_per_epoch(n: int, size: int) -> int:

@@ -2,17 +2,16 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from thalweg.problem import FiniteSum, Params
-from thalweg.sampling.base import AbstractSampler, Draw, check_size
-from thalweg.sampling.passes import batch_of_pass, steps_per_epoch
+from thalweg.sampling.base import Draw
+from thalweg.sampling.passes import AbstractPasses, batch_of_pass, steps_per_epoch
 
 
-class Reshuffled(AbstractSampler):
+class Reshuffled(AbstractPasses):
     r"""Batches of B in the order of a permutation, a new one each pass ("random reshuffling").
 
     Sample i has the weight :math:`n a_i / B`. A pass takes ceil(n/B) steps; its last batch is a
@@ -25,15 +24,6 @@ class Reshuffled(AbstractSampler):
     Raises:
         InputError: B below 1 or above n.
     """
-
-    size: int = eqx.field(static=True)
-
-    def __check_init__(self) -> None:
-        check_size("Reshuffled", self.size)
-
-    def check(self, problem: FiniteSum) -> None:
-        """The size against n."""
-        check_size("Reshuffled", self.size, problem)
 
     def init(self, problem: FiniteSum, params: Params) -> Int[Array, " n"]:
         """Room for the permutation, drawn at step 0."""
@@ -55,7 +45,3 @@ class Reshuffled(AbstractSampler):
             lambda: state,
         )
         return Draw(*batch_of_pass(problem, order, position, self.size)), order
-
-    def evaluations(self, problem: FiniteSum) -> float:
-        """All n in a pass."""
-        return problem.n / steps_per_epoch(problem.n, self.size)
