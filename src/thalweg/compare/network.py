@@ -26,7 +26,7 @@ from thalweg.simulate import simulate
 from thalweg.stability import Assessment, assess, reassess
 
 _SAMPLERS = ("gd", "sgd", "sgd-half", "rr", "rr-fixed")
-_STEP, _BATCHES, _REFRESH, _HIDDEN = 0.2, (32, 8, 4), 50, 32
+_BATCHES, _REFRESH, _HIDDEN = (32, 8, 4), 50, 32
 # A trial has left when its sharpness differs by more than this share from gradient descent's.
 LEFT = 0.2
 _PLANE = 41
@@ -47,6 +47,8 @@ _QUICK = Size(descent=8000, steps=4000, trials=8, assessed=2, snapshots=10)
 _WHOLE = Size(descent=30000, steps=15000, trials=8, assessed=4, snapshots=20)
 # Training images used; all test images are.
 _SAMPLES = {"digits": 1437, "mnist": 1000, "fashion-mnist": 1000}
+# From larger ones the first iterations of gradient descent kill most of the hidden units.
+_STEPS = {"digits": 0.2, "mnist": 0.1, "fashion-mnist": 0.02}
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def compare_network(name: str, request: Request) -> dict[str, Any]:
             f"starts={request.starts!r} is for landscapes; networks start at a minimum"
         )
     network = _network(request.data or name, request)
-    step, steps = request.step or _STEP, request.steps or size.steps
+    step, steps = request.step or _STEPS[network.name], request.steps or size.steps
     setting = Setting(network.problem, step, request.refresh or _REFRESH)
     rows = entries(request.samplers or _SAMPLERS, request.batch or _BATCHES, setting)
     request = request.begun()
