@@ -44,12 +44,13 @@ class Minimum:
 def compare_landscape(landscape: Landscape, request: Request) -> dict[str, Any]:
     """Run every sampler and say where its chains end."""
     problem = landscape.problem
-    batches = request.batch or (landscape.batch_size,)
-    step = request.step or landscape.step
-    setting = Setting(problem, step, request.refresh or 1, landscape.lipschitz)
-    rows = entries(request.samplers or _default_samplers(landscape), batches, setting)
-    trials = request.trials or (_QUICK_TRIALS if request.quick else _TRIALS)
-    steps = request.steps or landscape.steps
+    batches = request.get("batch", (landscape.batch_size,))
+    setting = Setting(
+        problem, request.get("step", landscape.step), request.get("refresh", 1), landscape.lipschitz
+    )
+    rows = entries(request.get("samplers", _default_samplers(landscape)), batches, setting)
+    trials = request.get("trials", _QUICK_TRIALS if request.quick else _TRIALS)
+    steps = request.get("steps", landscape.steps)
     request = request.begun()
     starts = _starts(landscape, request, trials)
     found = _minima(landscape, batches[0], rows[0].first_step(), request)

@@ -88,9 +88,9 @@ def compare_network(name: str, request: Request) -> dict[str, Any]:
             f"starts={request.starts!r} is for landscapes; networks start at a minimum"
         )
     network = _network(request.data or name, request)
-    step, steps = request.step or _STEPS[network.name], request.steps or size.steps
-    setting = Setting(network.problem, step, request.refresh or _REFRESH)
-    rows = entries(request.samplers or _SAMPLERS, request.batch or _BATCHES, setting)
+    step, steps = request.get("step", _STEPS[network.name]), request.get("steps", size.steps)
+    setting = Setting(network.problem, step, request.get("refresh", _REFRESH))
+    rows = entries(request.get("samplers", _SAMPLERS), request.get("batch", _BATCHES), setting)
     request = request.begun()
     # The descent and the rows record alike: GD's program is compiled once.
     record = Record(
@@ -194,7 +194,7 @@ def _row(
     record: Record,
     request: Request,
 ) -> tuple[dict[str, Any], np.ndarray, Params]:
-    trials = 1 if entry.deterministic else (request.trials or size.trials)
+    trials = 1 if entry.deterministic else request.get("trials", size.trials)
     problem = network.problem
     run = simulate(
         Descent(problem, entry.sampler, entry.step),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 from jaxtyping import Array, Key
@@ -37,10 +38,15 @@ class Request:
 
     def __post_init__(self) -> None:
         known(self.starts, ("common", "random"), "kind of starts")
-        for name in ("trials", "steps"):
+        for name in ("trials", "steps", "refresh"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
+
+    def get(self, name: str, own: Any) -> Any:
+        """An option, or the problem's own setting if it is not given."""
+        value = getattr(self, name)
+        return own if value is None else value
 
     def begun(self) -> "Request":
         """The request with its folder made."""
