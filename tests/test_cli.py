@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 import helpers_report as saved
 import thalweg
 from thalweg import cli, compare
 from thalweg.__main__ import main
+from thalweg.compare.entries import NAMES
 from thalweg.errors import InputError
 
 
@@ -288,3 +290,9 @@ def test_a_terminal_without_greek_letters_ends_no_run(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert b".945(16) is .945 ? .016" in done.stdout
+
+
+def test_the_help_names_every_sampler():
+    parameters = typer.main.get_command(cli.app).commands["compare"].params
+    (text,) = (p.help for p in parameters if p.name == "samplers")
+    assert {word.strip(",;.") for word in text.split()} >= set(NAMES)

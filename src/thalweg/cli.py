@@ -76,7 +76,10 @@ def compare(
     ],
     samplers: Annotated[
         str | None,
-        typer.Option(help="Samplers, as in sgd,rr,gd; GD and SGD at half the step always run."),
+        typer.Option(
+            help="With commas: sgd, reshuffled, cyclic, rr, rr-fixed, rr-group, rr-population; "
+            "gd and sgd-half always run."
+        ),
     ] = None,
     step: Annotated[float | None, typer.Option(help="The step size η.")] = None,
     batch: Annotated[str | None, typer.Option(help="Batch sizes, as in 32,8,4.")] = None,
