@@ -44,7 +44,8 @@ def _ends(lower, upper):
 def _points(*where):
     """Minima as known beforehand: only their location is used."""
     return [
-        critical.CriticalPoint(jnp.asarray(w), 0.0, jnp.ones(len(w)), 1.0, 0.0, 0.0) for w in where
+        critical.CriticalPoint(jnp.asarray(w), 0.0, jnp.ones(len(w)), 1.0, 0.0, 0.0, 2.0)
+        for w in where
     ]
 
 
@@ -104,6 +105,8 @@ def test_toy_pair():
     # Second derivatives (2, 2) on the left, (.2, 3.8) on the right.
     np.testing.assert_allclose([p.sharpness for p in found], [2, 2], rtol=1e-12)
     np.testing.assert_allclose([p.nonuniformity for p in found], [0, 1.8], rtol=1e-12, atol=1e-12)
+    # In one dimension (4) is 2 h/(h^2 + s^2) with h = 2.
+    np.testing.assert_allclose([p.largest_step for p in found], [1, 4 / 7.24], rtol=1e-9)
 
 
 def test_minima_outside_the_box_are_dropped():

@@ -16,6 +16,7 @@ from thalweg.curvature import hessian, nonuniformity_operator
 from thalweg.errors import InputError
 from thalweg.flow import STEPS, Ends, follow, in_blocks
 from thalweg.problem import FiniteSum, Params
+from thalweg.stability import largest_step
 
 # A Hessian of more parameters is not written out.
 _LARGEST_DENSE = 1024
@@ -47,6 +48,9 @@ class CriticalPoint:
         sharpness: :math:`\lambda_{\max}(H)`.
         nonuniformity: :math:`\lambda_{\max}(\sum_i a_i H_i^2 - H^2)^{1/2}`.
         residual: The gradient norm that is left.
+        largest_step: The largest step for which SGD with single samples meets Wu, Ma and E's
+            condition (4); 0 where H is not positive semidefinite. See
+            :func:`thalweg.stability.largest_step`, also for other batches.
         name: What it is called, if anything.
         hits: How many of the starts of :func:`minima` ended here, None if it was given.
     """
@@ -57,6 +61,7 @@ class CriticalPoint:
     sharpness: float
     nonuniformity: float
     residual: float
+    largest_step: float
     name: str | None = None
     hits: int | None = None
 
@@ -95,6 +100,7 @@ def critical_point(
         sharpness=float(eigenvalues[-1]),
         nonuniformity=math.sqrt(max(0.0, float(spreads[-1]))),
         residual=float(jnp.linalg.norm(gradient)),
+        largest_step=largest_step(problem, params, batch_size=1).sufficient,
         name=name,
         hits=hits,
     )
