@@ -10,8 +10,9 @@ from jaxtyping import Array, Float
 
 from thalweg.compare.entries import Entry, Setting, entries
 from thalweg.compare.request import Request
+from thalweg.compare.rows import common_row
 from thalweg.compare.sentences import landscape_sentences
-from thalweg.compare.summary import band, fraction_and_error, mean_and_error
+from thalweg.compare.summary import fraction_and_error, mean_and_error
 from thalweg.critical import basin, minima
 from thalweg.dynamics import Descent
 from thalweg.landscapes import Landscape
@@ -180,23 +181,12 @@ def _row(
     ends = _ends(landscape, found, run, entry.time(steps))
     stayed = [e for e in ends or [] if e["minimum"] == home]
     return {
-        "label": entry.label,
-        "family": entry.family,
-        "batch_size": entry.batch_size,
-        "step": entry.step_text(steps),
-        "steps": steps,
-        "trials": starts.shape[0],
-        "unbiased": getattr(entry.sampler, "unbiased", True),
+        **common_row(entry, problem, run, steps),
         "ends": ends,
         "stayed": _without_name(stayed[0]) if stayed and request.starts == "common" else None,
-        "diverged": float(run.diverged.mean()),
-        "loss": mean_and_error(run.records["loss"][:, -1]),
         "test_accuracy": None,
         "distance": mean_and_error(jnp.linalg.norm(run.params - starts, axis=-1)),
         **_at_the_usual_end(entry, ends, found, landscape),
-        "evaluations": entry.sampler.evaluations(problem) * steps,
-        "steps_per_second": run.stats["chain_steps_per_second"],
-        "curves": {"step": run.record_steps.tolist(), "loss": band(run.records["loss"])},
         "sharpness_curve": None,
         "paths": run.records["params"][:_PATHS].tolist() if plane else [],
         "path_steps": run.record_steps.tolist() if plane else [],

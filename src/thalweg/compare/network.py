@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from thalweg import datasets, models
 from thalweg.compare.entries import Entry, Setting, entries
 from thalweg.compare.request import Request
+from thalweg.compare.rows import common_row
 from thalweg.compare.sentences import network_sentences
 from thalweg.compare.summary import band, fraction_and_error, mean_and_error
 from thalweg.curvature import sharpness
@@ -209,20 +210,11 @@ def _row(
     ends = [_chain(run.params, j) for j in range(trials)]
     followed = min(trials, size.assessed)
     curve = np.array([_sharpness_curve(problem, run, j, at_start) for j in range(followed)])
-    rest = [float(sharpness(problem, end)) for end in ends[followed:]]
-    sharp = np.concatenate([curve[:, -1], rest])
+    sharp = np.array([float(sharpness(problem, end)) for end in ends])
     about = [_assessed(network, end, entry, at_start) for end in ends[:followed]]
     row = {
-        "label": entry.label,
-        "family": entry.family,
-        "batch_size": entry.batch_size,
-        "step": entry.step_text(steps),
-        "steps": steps,
-        "trials": trials,
-        "unbiased": getattr(entry.sampler, "unbiased", True),
+        **common_row(entry, problem, run, steps),
         "ends": None,
-        "diverged": float(run.diverged.mean()),
-        "loss": mean_and_error(run.records["loss"][:, -1]),
         "test_accuracy": mean_and_error([network.accuracy(end) for end in ends]),
         "distance": mean_and_error([_distance(end, start) for end in ends]),
         "sharpness": mean_and_error(sharp),
@@ -232,9 +224,6 @@ def _row(
         ),
         "predicted": _prediction(at_start.stable) if entry.by_condition else None,
         "stable": _majority([a.stable for a in about]) if entry.by_condition else None,
-        "evaluations": entry.sampler.evaluations(problem) * steps,
-        "steps_per_second": run.stats["chain_steps_per_second"],
-        "curves": {"step": run.record_steps.tolist(), "loss": band(run.records["loss"])},
         "sharpness_curve": {"step": run.record_steps.tolist(), **band(curve)},
         "paths": [],
         "path_steps": [],

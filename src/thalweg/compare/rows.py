@@ -1,0 +1,28 @@
+"""What a row of a comparison says on any problem."""
+
+from typing import Any
+
+import jax
+
+from thalweg.compare.entries import Entry
+from thalweg.compare.summary import band, mean_and_error
+from thalweg.problem import FiniteSum
+from thalweg.run import Run
+
+
+def common_row(entry: Entry, problem: FiniteSum, run: Run, steps: int) -> dict[str, Any]:
+    """Sampler, step, cost and loss; the run has recorded "loss" on the way."""
+    return {
+        "label": entry.label,
+        "family": entry.family,
+        "batch_size": entry.batch_size,
+        "step": entry.step_text(steps),
+        "steps": steps,
+        "trials": run.exit_step.shape[0],
+        "unbiased": getattr(entry.sampler, "unbiased", True),
+        "diverged": float(run.diverged.mean()),
+        "loss": mean_and_error(jax.lax.map(problem.value, run.params)),
+        "evaluations": entry.sampler.evaluations(problem) * steps,
+        "steps_per_second": run.stats["chain_steps_per_second"],
+        "curves": {"step": run.record_steps.tolist(), "loss": band(run.records["loss"])},
+    }
