@@ -36,12 +36,12 @@ def job(steps, *, sampler=None, step=0.1, start=START, record=None, exit=None, *
 
 
 def interrupt(done, steps):
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt("from the test")
 
 
 def test_an_interrupt_leaves_a_checkpoint_that_goes_on_to_the_same_bytes(tmp_path):
     path, seen = tmp_path / "run.npz", []
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="from the test"):
         job(3000, checkpoint=path, progress=interrupt)
     # The first call of the loop ends at step 256, between two records.
     again = job(3000, checkpoint=path, progress=lambda done, steps: seen.append(done))
@@ -62,7 +62,7 @@ def test_a_longer_run_goes_on_from_the_checkpoint_of_a_shorter_one(tmp_path):
 def test_a_continued_run_can_have_a_checkpoint(tmp_path):
     path = tmp_path / "run.npz"
     begun = job(330)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="from the test"):
         job(3000, start=begun, key=None, chains=None, checkpoint=path, progress=interrupt)
     run = job(3000, start=begun, key=None, chains=None, checkpoint=path)
     assert_same_run(run, job(3000))

@@ -40,7 +40,8 @@ def test_mueller_brown_loses_the_global_basin_under_sgd_and_keeps_it_under_rr():
 
 
 def test_from_random_starts_rr_finds_the_global_basin_as_often_as_gradient_descent():
-    # Terms V_i/4 in a box where SGD's noise matters less; the statement is about RR against GD.
+    # A tenth of the paper's step: there descent is stable in all wells (2/lambda is .00197) and
+    # its flow decides, so that the statement is about the samplers and not about overshooting.
     result = compare(
         "mueller-brown", trials=400, starts="random", samplers=("sgd", "rr"), step=2e-4
     )
@@ -133,7 +134,7 @@ def test_digits_tells_the_story(digits):
     assert families == ["gd", "sgd", "sgd", "sgd-half", "rr", "rr-fixed"]
     start = digits["start"]
     # Gradient descent cannot converge to more than 2/eta; on the way it hovers slightly above.
-    assert start["sharpness"] < 1.1 * start["largest_step_gd"] * start["sharpness"] / 0.2
+    assert start["sharpness"] < 1.1 * 2 / 0.2
     assert start["largest_step_gd"] == pytest.approx(2 / start["sharpness"], rel=1e-6)
     assert start["largest_step"]["B=4"] < start["largest_step"]["B=8"] < start["largest_step_gd"]
     gd = row(digits, "gd")

@@ -95,8 +95,8 @@ class Assessment(NamedTuple):
     Attributes:
         sharpness: :math:`\lambda_{\max}(H)`.
         nonuniformity: :math:`\lambda_{\max}(\Sigma)^{1/2}`.
-        smallest_eigenvalue: :math:`\lambda_{\min}(H)`; clearly negative at a point that is no
-            minimum.
+        smallest_eigenvalue: :math:`\lambda_{\min}(H)`, to about a thousandth of the sharpness on a
+            network; clearly negative at a point that is no minimum.
         largest_step: By condition (4); see :func:`largest_step` for what that means on a network.
         largest_step_necessary: A bound beyond which SGD is unstable in mean square.
         largest_step_gd: :math:`2/\lambda_{\max}(H)`.

@@ -298,7 +298,6 @@ def _start(
         "loss": about.loss,
         "test_accuracy": network.accuracy(start),
         "sharpness": about.sharpness,
-        "smallest_eigenvalue": about.smallest_eigenvalue,
         "nonuniformity": about.nonuniformity,
         "largest_step": {f"B={r.batch_size}": a.largest_step for r, a in sgd},
         "largest_step_gd": about.largest_step_gd,
