@@ -25,7 +25,7 @@ def landscape_sentences(result: dict[str, Any], starts: str) -> dict[str, list[s
     if any(len(row["ends"]) > len(minima) for row in rows):
         notes.append(
             "None of these: diverged, or stranded on a plateau so flat that descent would need ten "
-            "times the run's own time to reach a minimum."
+            "times the run's own time to reach a minimum. Losses are without those that diverged."
         )
     return {"sentences": sentences, "notes": notes}
 

@@ -206,7 +206,7 @@ def _ends_figure(result: Mapping[str, Any]) -> Drawing:
                 error_kw={"linewidth": 0.7, "ecolor": "#777777"},
             )
             axes.set(xlim=(0, 1.05), xticks=(0, 0.5, 1))
-            axes.set_title(fill(name, _WRAP), loc="left")
+            axes.set_title(fill(name, 2 * _WRAP // len(names)), loc="left")
         panels[0].set_yticks(places, [row["label"] for row in rows])
         figure.supxlabel("fraction of the chains", fontsize=7)
 
