@@ -1,13 +1,14 @@
 """The objective: a weighted mean of per-sample losses."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from thalweg.alias import AliasTable, alias_table
 from thalweg.errors import InputError
 
 # Any pytree of floating-point arrays.
@@ -16,20 +17,6 @@ Loss: TypeAlias = Callable[[Any, Any], Array]
 
 # Fully unrolled up to this many chunks: XLA:CPU runs convolutions inside a loop ten times slower.
 _UNROLLED_CHUNKS = 8
-
-
-class GroupTable(NamedTuple):
-    """The samples in the order of their groups, for drawing inside a group.
-
-    Attributes:
-        order: Sample numbers, group after group.
-        cumulative: Running sums of the weights in that order.
-        bounds: The sums at which each group begins, and the total.
-    """
-
-    order: Int[Array, " n"]
-    cumulative: Float[Array, " n"]
-    bounds: Float[Array, " n_groups_plus_1"]
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -63,12 +50,13 @@ class FiniteSum:
     data: PyTree[Array]
     weights: Float[Array, " n"]
     groups: Int[Array, " n"] | None
-    group_table: GroupTable | None
+    table: AliasTable | None
+    group_table: AliasTable | None
     n: int
     n_groups: int
     uniform: bool
     chunk_size: int
-    _LEAVES = ("data", "weights", "groups", "group_table")
+    _LEAVES = ("data", "weights", "groups", "table", "group_table")
     _STATIC = ("loss", "n", "n_groups", "uniform", "chunk_size")
 
     def __init__(
@@ -86,7 +74,7 @@ class FiniteSum:
         _check_finite(self.data)
         self.weights, self.uniform = _checked_weights(weights, self.n)
         self.groups, self.n_groups = _numbered_groups(groups, self.n)
-        self.group_table = _group_table(self.groups, self.weights, self.n_groups)
+        self.table, self.group_table = _tables(self.weights, self.uniform, self.groups)
         if chunk_size < 1:
             raise InputError(f"chunk_size must be at least 1, got {chunk_size}")
         self.chunk_size = chunk_size
@@ -104,7 +92,7 @@ class FiniteSum:
         return FiniteSum(_OneOf(terms), index, weights=weights, groups=index)
 
     def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """The arrays as leaves (data, weights, groups), everything else static."""
+        """The arrays as leaves (data, weights, groups, tables), everything else static."""
         keys = (jax.tree_util.GetAttrKey(name) for name in self._LEAVES)
         leaves = (getattr(self, name) for name in self._LEAVES)
         return tuple(zip(keys, leaves, strict=True)), tuple(getattr(self, s) for s in self._STATIC)
@@ -131,7 +119,12 @@ class FiniteSum:
             )
         return self.groups
 
-    def require_group_table(self) -> GroupTable:
+    def require_table(self) -> AliasTable:
+        """The table for drawing from a population of unequal weights."""
+        assert self.table is not None
+        return self.table
+
+    def require_group_table(self) -> AliasTable:
         """The table for drawing inside a group; InputError if the problem has no groups."""
         self.require_groups()
         assert self.group_table is not None
@@ -183,7 +176,7 @@ class FiniteSum:
 
     def samples(self, index: Int[Array, "..."]) -> PyTree[Array]:
         """The chosen samples."""
-        return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0), self.data)
+        return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0, mode="clip"), self.data)
 
     def over_samples(
         self, function: Callable[[Any], Any], data: PyTree[Array], size: int | None = None
@@ -378,14 +371,10 @@ def _numbered_groups(groups: Any, n: int) -> tuple[Array | None, int]:
     return jnp.asarray(numbers, dtype=jnp.int32), len(names)
 
 
-def _group_table(groups: Array | None, weights: Array, n_groups: int) -> GroupTable | None:
-    if groups is None:
-        return None
-    numbers, values = np.asarray(groups), np.asarray(weights)
-    order = np.argsort(numbers, kind="stable")
-    cumulative = np.cumsum(values[order])
-    ends = cumulative[np.searchsorted(numbers[order], np.arange(n_groups), side="right") - 1]
-    bounds = np.concatenate([np.zeros(1, values.dtype), ends])
-    return GroupTable(
-        jnp.asarray(order, dtype=jnp.int32), jnp.asarray(cumulative), jnp.asarray(bounds)
-    )
+def _tables(
+    weights: Array, uniform: bool, groups: Array | None
+) -> tuple[AliasTable | None, AliasTable | None]:
+    """For draws from the population, where the weights differ, and for draws inside a group."""
+    of_all = None if uniform else alias_table(np.asarray(weights), np.zeros(len(weights), int))
+    in_groups = None if groups is None else alias_table(np.asarray(weights), np.asarray(groups))
+    return of_all, in_groups

@@ -2,7 +2,7 @@ r"""The protocol of samplers: how a stochastic gradient is drawn, and its exact 
 
 A sampler draws indices :math:`i_b` and weights :math:`w_b`; the stochastic gradient is
 :math:`\hat g = \sum_b w_b \nabla f_{i_b}(\theta)`. Its draws are functions of the problem, the
-parameters, its own state, a key and the number of the step, and of nothing else.
+parameters, its own state, a stream and the number of the step, and of nothing else.
 """
 
 from abc import abstractmethod
@@ -12,14 +12,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from thalweg.alias import draw_in_groups
 from thalweg.errors import InputError
 from thalweg.gradnorms import gradients_at_once, problem_gradient_norms, squared_norm
 from thalweg.problem import FiniteSum, Params
+from thalweg.random import Stream
 
 # A covariance is a dense P x P matrix: 4096**2 float64 are 128 MiB.
 _DENSE_PARAMETERS = 4096
+# Entries up to which comparing with all of them beats a search and loads from a table.
+COMPARED = 32
 
 
 class Draw(eqx.Module):
@@ -60,7 +64,7 @@ class AbstractSampler(eqx.Module):
 
     @abstractmethod
     def draw(
-        self, problem: FiniteSum, params: Params, state: Any, key: Key[Array, ""], step: Any
+        self, problem: FiniteSum, params: Params, state: Any, stream: Stream, step: Any
     ) -> tuple[Draw, Any]:
         """Draw for step number ``step`` (from 0); returns the draw and the next state.
 
@@ -148,11 +152,9 @@ def check_size(name: str, size: int, problem: FiniteSum | None = None) -> None:
         )
 
 
-def weighted_index(
-    key: Key[Array, ""], weights: Float[Array, " n"], size: int
-) -> Int[Array, " size"]:
+def weighted_index(stream: Stream, weights: Float[Array, " n"], size: int) -> Int[Array, " size"]:
     """Independent indices with probabilities proportional to ``weights``."""
-    return index_below(key, running_sums(weights), size)
+    return index_below(stream, running_sums(weights), size)
 
 
 def running_sums(weights: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -161,37 +163,55 @@ def running_sums(weights: Float[Array, " n"]) -> Float[Array, " n"]:
     return jax.lax.cummax(jnp.where(weights > 0, jnp.cumsum(weights), 0))
 
 
-def index_below(
-    key: Key[Array, ""], cumulative: Float[Array, " n"], size: int
-) -> Int[Array, " size"]:
-    """Independent indices by inverting the running sums of weights: log n operations each.
+def index_below(stream: Stream, cumulative: Float[Array, " n"], size: int) -> Int[Array, " size"]:
+    """Independent indices by inverting the running sums of weights.
 
-    An entry of zero weight is never drawn; all zero gives the last index.
+    An entry of zero weight is never drawn; all zero gives the last index. Cost: log n operations
+    each, or n if n is at most 32.
     """
-    u = jax.random.uniform(key, (size,), dtype=cumulative.dtype)
-    index = _above(cumulative, u * cumulative[-1], cumulative[-1])
+    total = cumulative[-1]
+    # Rounding must not reach the end: the first sum above the target has a positive weight.
+    target = stream.uniform(size, cumulative.dtype) * total
+    target = jnp.minimum(target, jnp.nextafter(total, jnp.zeros_like(total)))
+    if cumulative.shape[0] <= COMPARED:
+        index = jnp.sum(cumulative <= target[:, None], axis=1, dtype=jnp.int32)
+    else:
+        index = jnp.searchsorted(cumulative, target, side="right").astype(jnp.int32)
     return jnp.minimum(index, cumulative.shape[0] - 1)
 
 
-def one_a_group(problem: FiniteSum, key: Key[Array, ""]) -> Int[Array, " n_groups"]:
+def entries_of(values: Shaped[Array, " n"], index: Int[Array, " m"]) -> Shaped[Array, " m"]:
+    """The values at some places, where values differ from chain to chain."""
+    n = values.shape[0]
+    if n > COMPARED:
+        return values[index]
+    here = index[:, None] == jnp.arange(n, dtype=index.dtype)
+    return jnp.sum(jnp.where(here, values, jnp.zeros_like(values)), axis=1, dtype=values.dtype)
+
+
+def one_a_group(problem: FiniteSum, stream: Stream) -> Int[Array, " n_groups"]:
     r"""One sample of every group: i of group j with probability :math:`a_i/A_j`."""
-    order, cumulative, bounds = problem.require_group_table()
-    u = jax.random.uniform(key, (problem.n_groups,), dtype=cumulative.dtype)
-    start, end = bounds[:-1], bounds[1:]
-    return order[_above(cumulative, start + u * (end - start), end)]
+    return sample_in(problem, stream, jnp.arange(problem.n_groups, dtype=jnp.int32))
 
 
-def _above(cumulative: Array, target: Array, end: Array) -> Array:
-    # Rounding must not reach the end: the first sum above the target has a positive weight.
-    target = jnp.minimum(target, jnp.nextafter(end, jnp.zeros_like(end)))
-    return jnp.searchsorted(cumulative, target, side="right").astype(jnp.int32)
+def sample_in(
+    problem: FiniteSum, stream: Stream, group: Int[Array, " draws"]
+) -> Int[Array, " draws"]:
+    r"""Independent samples of these groups: i of group j with probability :math:`a_i/A_j`."""
+    table = problem.require_group_table()
+    if problem.n == problem.n_groups:
+        # Nothing is left to chance.
+        return jnp.take(table.columns[:, 1].astype(jnp.int32), group, mode="clip")
+    return draw_in_groups(stream, table, group)
 
 
-def population_index(problem: FiniteSum, key: Key[Array, ""], size: int) -> Int[Array, " size"]:
+def population_index(problem: FiniteSum, stream: Stream, size: int) -> Int[Array, " size"]:
     r"""Independent samples of the population: i with probability :math:`a_i`."""
     if problem.uniform:
-        return jax.random.randint(key, (size,), 0, problem.n, dtype=jnp.int32)
-    return weighted_index(key, problem.weights, size)
+        return stream.below(problem.n, size)
+    if problem.n <= COMPARED:
+        return weighted_index(stream, problem.weights, size)
+    return draw_in_groups(stream, problem.require_table(), jnp.zeros(size, dtype=jnp.int32))
 
 
 def constant_weights(problem: FiniteSum, value: float, size: int) -> Float[Array, " size"]:

@@ -3,9 +3,9 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Key
 
 from thalweg.problem import FiniteSum, Params
+from thalweg.random import Stream
 from thalweg.sampling.base import Draw
 from thalweg.sampling.passes import AbstractPasses, batch_of_pass, steps_per_epoch
 
@@ -23,7 +23,7 @@ class Cyclic(AbstractPasses):
     """
 
     def draw(
-        self, problem: FiniteSum, params: Params, state: None, key: Key[Array, ""], step: Any
+        self, problem: FiniteSum, params: Params, state: None, stream: Stream, step: Any
     ) -> tuple[Draw, None]:
         """The batch at this step of the pass."""
         position = jnp.asarray(step % steps_per_epoch(problem.n, self.size), dtype=jnp.int32)

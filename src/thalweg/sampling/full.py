@@ -4,9 +4,9 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Key
 
 from thalweg.problem import FiniteSum, Params
+from thalweg.random import Stream
 from thalweg.sampling.base import AbstractMemoryless, Draw, Moments
 
 
@@ -17,7 +17,7 @@ class Full(AbstractMemoryless):
     unbiased: ClassVar[bool] = True
 
     def draw(
-        self, problem: FiniteSum, params: Params, state: None, key: Key[Array, ""], step: Any
+        self, problem: FiniteSum, params: Params, state: None, stream: Stream, step: Any
     ) -> tuple[Draw, None]:
         """All samples with the problem's own weights."""
         return Draw(None, None), None

@@ -5,10 +5,12 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+import numpy as np
+from jaxtyping import Array, Int
 
 from thalweg.errors import InputError
 from thalweg.problem import FiniteSum, Params
+from thalweg.random import Stream
 from thalweg.sampling.base import (
     AbstractMemoryless,
     Draw,
@@ -17,6 +19,9 @@ from thalweg.sampling.base import (
     constant_weights,
     population_index,
 )
+
+# Batches up to this size are drawn without a loop.
+_WRITTEN_OUT = 8
 
 
 class Minibatch(AbstractMemoryless):
@@ -56,13 +61,13 @@ class Minibatch(AbstractMemoryless):
             )
 
     def draw(
-        self, problem: FiniteSum, params: Params, state: None, key: Key[Array, ""], step: Any
+        self, problem: FiniteSum, params: Params, state: None, stream: Stream, step: Any
     ) -> tuple[Draw, None]:
         """B samples, each with weight 1/B."""
         if self.replace or self.size == 1:
-            index = population_index(problem, key, self.size)
+            index = population_index(problem, stream, self.size)
         else:
-            index = _subset(key, problem.n, self.size)
+            index = _subset(stream, problem.n, self.size)
         return Draw(index, constant_weights(problem, 1.0 / self.size, self.size)), None
 
     def moments(self, problem: FiniteSum, params: Params, state: Any = None) -> Moments:
@@ -80,17 +85,24 @@ class Minibatch(AbstractMemoryless):
         return float(self.size)
 
 
-def _subset(key: Key[Array, ""], n: int, size: int) -> Int[Array, " size"]:
+def _subset(stream: Stream, n: int, size: int) -> Int[Array, " size"]:
     """A uniformly random subset by Floyd's algorithm: size^2 operations, whatever n.
 
     R. W. Floyd, in J. Bentley, "Programming pearls: a sample of brilliance", CACM 30 (1987).
     A permutation of all n costs a sort a step, some hundred times as much.
     """
-    last = jnp.arange(n - size, n, dtype=jnp.int32)
-    tries = jax.random.randint(key, (size,), 0, last + 1, dtype=jnp.int32)
+    last = np.arange(n - size, n, dtype=np.int32)
+    tries = stream.below(last + 1, size)
+    if size > _WRITTEN_OUT:
+        places = jnp.arange(size, dtype=jnp.int32)
 
-    def place(b: Any, chosen: Array) -> Array:
-        taken = jnp.any((chosen == tries[b]) & (jnp.arange(size) < b))
-        return chosen.at[b].set(jnp.where(taken, last[b], tries[b]))
+        def place(b: Any, chosen: Array) -> Array:
+            taken = jnp.any(chosen == tries[b])
+            return jnp.where(places == b, jnp.where(taken, jnp.asarray(last)[b], tries[b]), chosen)
 
-    return jax.lax.fori_loop(0, size, place, jnp.zeros(size, dtype=jnp.int32))
+        return jax.lax.fori_loop(0, size, place, jnp.full(size, -1, dtype=jnp.int32))
+    chosen: list[Array] = []
+    for b in range(size):
+        taken = jnp.any(jnp.stack([c == tries[b] for c in chosen])) if chosen else False
+        chosen.append(jnp.where(taken, last[b], tries[b]))
+    return jnp.stack(chosen)

@@ -41,7 +41,7 @@ def batch_of_pass(
     """
     place = position * size + jnp.arange(size, dtype=jnp.int32)
     present = place < problem.n
-    index = order[jnp.minimum(place, problem.n - 1)]
+    index = jnp.take(order, place, mode="clip")
     count = jnp.sum(present).astype(problem.weights.dtype)
-    weights = problem.n * problem.weights[index] / count
+    weights = problem.n * jnp.take(problem.weights, index, mode="clip") / count
     return index, jnp.where(present, weights, jnp.zeros_like(weights))

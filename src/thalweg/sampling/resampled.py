@@ -6,16 +6,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from thalweg.errors import InputError
 from thalweg.gradnorms import problem_gradient_norms
 from thalweg.problem import FiniteSum, Params
+from thalweg.random import Stream
 from thalweg.sampling.base import (
+    COMPARED,
     AbstractMemoryless,
     Draw,
     Moments,
     check_size,
+    sample_in,
     weighted_index,
 )
 
@@ -82,12 +85,18 @@ class Resampled(AbstractMemoryless):
         return scores / jnp.sum(scores)
 
     def draw(
-        self, problem: FiniteSum, params: Params, state: None, key: Key[Array, ""], step: Any
+        self, problem: FiniteSum, params: Params, state: None, stream: Stream, step: Any
     ) -> tuple[Draw, None]:
         r"""Samples with probability :math:`f_j a_i/A_j` and weight :math:`A_j/(f_j B)`."""
-        ratio = self._ratio(problem)
-        index = weighted_index(key, problem.weights / ratio, self.size)
-        return Draw(index, ratio[index] / self.size), None
+        proportions = self.group_proportions(problem)
+        if problem.n <= COMPARED:
+            ratio = self._ratio(problem)
+            index = weighted_index(stream, problem.weights / ratio, self.size)
+            return Draw(index, jnp.take(ratio, index, mode="clip") / self.size), None
+        group = weighted_index(stream.folded(0), proportions, self.size)
+        index = sample_in(problem, stream.folded(1), group)
+        ratio = problem.group_weights / proportions
+        return Draw(index, jnp.take(ratio, group, mode="clip") / self.size), None
 
     def moments(self, problem: FiniteSum, params: Params, state: Any = None) -> Moments:
         r"""First :math:`a_i`, second :math:`a_i A_j/f_j`."""

@@ -4,9 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int
 
 from thalweg.problem import FiniteSum, Params
+from thalweg.random import Stream
 from thalweg.sampling.base import Draw
 from thalweg.sampling.passes import AbstractPasses, batch_of_pass, steps_per_epoch
 
@@ -34,14 +35,14 @@ class Reshuffled(AbstractPasses):
         problem: FiniteSum,
         params: Params,
         state: Int[Array, " n"],
-        key: Key[Array, ""],
+        stream: Stream,
         step: Any,
     ) -> tuple[Draw, Int[Array, " n"]]:
         """The next batch of the pass; a fresh permutation where a pass begins."""
         position = jnp.asarray(step % steps_per_epoch(problem.n, self.size), dtype=jnp.int32)
         order = jax.lax.cond(
             position == 0,
-            lambda: jax.random.permutation(key, problem.n).astype(jnp.int32),
+            lambda: jax.random.permutation(stream.jax_key(), problem.n).astype(jnp.int32),
             lambda: state,
         )
         return Draw(*batch_of_pass(problem, order, position, self.size)), order

@@ -5,16 +5,18 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from thalweg.errors import InputError, known
 from thalweg.gradnorms import problem_gradient_norms, sample_gradient_norms
 from thalweg.problem import FiniteSum, Params
+from thalweg.random import Stream
 from thalweg.sampling.base import (
     AbstractMemoryless,
     Draw,
     Moments,
     check_size,
+    entries_of,
     index_below,
     one_a_group,
     running_sums,
@@ -139,22 +141,22 @@ class Reweighted(AbstractMemoryless):
         problem: FiniteSum,
         params: Params,
         state: Scores | None,
-        key: Key[Array, ""],
+        stream: Stream,
         step: Any,
     ) -> tuple[Draw, Scores | None]:
         """B draws; scores are taken where ``step`` is a multiple of ``refresh``."""
-        key_scores, key_draw = jax.random.split(key)
+        for_scores, for_draw = stream.folded(0), stream.folded(1)
         if state is None and self.by == "group":
-            return self._draw_of_groups(problem, params, key_draw), None
+            return self._draw_of_groups(problem, params, for_draw), None
         if state is None:
             fresh = self.keep(problem, problem_gradient_norms(problem, params))
-            return self._draw_of_samples(problem, params, fresh, key_draw), None
+            return self._draw_of_samples(problem, params, fresh, for_draw), None
         scores = jax.lax.cond(
             step % self.refresh == 0,
-            lambda: self.keep(problem, self._take_norms(problem, params, key_scores)),
+            lambda: self.keep(problem, self._take_norms(problem, params, for_scores)),
             lambda: state,
         )
-        return self._draw_of_samples(problem, params, scores, key_draw), scores
+        return self._draw_of_samples(problem, params, scores, for_draw), scores
 
     def moments(self, problem: FiniteSum, params: Params, state: Any = None) -> Moments:
         r"""First :math:`a_i r_i/r_i'`, second :math:`a_i r_i/r_i'^2` (r': current norms if biased).
@@ -187,11 +189,11 @@ class Reweighted(AbstractMemoryless):
         return self.by == "sample" or problem.n == problem.n_groups
 
     def _take_norms(
-        self, problem: FiniteSum, params: Params, key: Key[Array, ""]
+        self, problem: FiniteSum, params: Params, stream: Stream
     ) -> Float[Array, " scores"]:
         if self.by == "sample":
             return problem_gradient_norms(problem, params)
-        return _norms_of(problem, params, one_a_group(problem, key))
+        return _norms_of(problem, params, one_a_group(problem, stream))
 
     def _ratio(self, norms: Array, total: Float[Array, ""]) -> Array:
         """The ratio r = (1-u) s/S + u; draws from the population where all scores vanish."""
@@ -201,13 +203,15 @@ class Reweighted(AbstractMemoryless):
 
     def _kept_ratio(self, problem: FiniteSum, scores: Scores, index: Int[Array, " draws"]) -> Array:
         """The ratio of some samples, from the scores."""
-        at = index if self.by == "sample" else problem.require_groups()[index]
-        return self._ratio(scores.norms[at], scores.total)
+        at = index
+        if self.by == "group":
+            at = jnp.take(problem.require_groups(), index, mode="clip")
+        return self._ratio(entries_of(scores.norms, at), scores.total)
 
     def _draw_of_samples(
-        self, problem: FiniteSum, params: Params, scores: Scores, key: Key[Array, ""]
+        self, problem: FiniteSum, params: Params, scores: Scores, stream: Stream
     ) -> Draw:
-        index = index_below(key, scores.cumulative, self.size)
+        index = index_below(stream, scores.cumulative, self.size)
         if self.unbiased:
             ratio = self._kept_ratio(problem, scores, index)
         else:
@@ -215,18 +219,19 @@ class Reweighted(AbstractMemoryless):
         zero = self._shows_all(problem) & (scores.total == 0)
         return Draw(index, _inverse(ratio) / self.size, zero)
 
-    def _draw_of_groups(self, problem: FiniteSum, params: Params, key: Key[Array, ""]) -> Draw:
-        def one(key: Key[Array, ""]) -> tuple[Array, Array, Array]:
-            key_samples, key_group = jax.random.split(key)
-            drawn = one_a_group(problem, key_samples)
+    def _draw_of_groups(self, problem: FiniteSum, params: Params, stream: Stream) -> Draw:
+        def one(number: Array) -> tuple[Array, Array, Array]:
+            own = stream.folded(number)
+            drawn = one_a_group(problem, own.folded(0))
             norms = _norms_of(problem, params, drawn)
             proportions = problem.group_weights.astype(norms.dtype)
             total = jnp.dot(proportions, norms)
             ratio = self._ratio(norms, total)
-            group = weighted_index(key_group, proportions * ratio, 1)[0]
-            return drawn[group], _inverse(ratio[group]) / self.size, total == 0
+            group = weighted_index(own.folded(1), proportions * ratio, 1)
+            weights = _inverse(entries_of(ratio, group)) / self.size
+            return entries_of(drawn, group)[0], weights[0], total == 0
 
-        index, weights, zero = jax.vmap(one)(jax.random.split(key, self.size))
+        index, weights, zero = jax.vmap(one)(jnp.arange(self.size))
         return Draw(index, weights, self._shows_all(problem) & zero[0])
 
 
