@@ -12,6 +12,7 @@ from thalweg.critical import CriticalPoint as CriticalPoint
 from thalweg.critical import basin as basin
 from thalweg.critical import critical_point as critical_point
 from thalweg.critical import minima as minima
+from thalweg.diffusion import Diffusion as Diffusion
 from thalweg.dynamics import Descent as Descent
 from thalweg.errors import InputError as InputError
 from thalweg.gradnorms import sample_gradient_norms as sample_gradient_norms
