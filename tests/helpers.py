@@ -60,7 +60,6 @@ def outcome(run):
         "params": run.params,
         "exit_step": run.exit_step,
         "diverged_step": run.diverged_step,
-        "stationary": run.stationary,
         "records": run.records,
         "means": run.means,
     }

@@ -27,7 +27,8 @@ def share(result, family, minimum):
 def test_mueller_brown_loses_the_global_basin_under_sgd_and_keeps_it_under_rr():
     # An & Ying, figure 4 (1), terms V_i: 200 trials, 1000 iterations.
     result = compare("mueller-brown", trials=200)
-    assert share(result, "sgd", "global") == 0
+    # .0050(5) of 20,000 chains; six of 200 are left by chance once in two thousand keys.
+    assert share(result, "sgd", "global") < 0.03
     assert share(result, "gd", "global") == 1
     # .945(16) was found with other random numbers: three standard errors of the difference.
     found = share(result, "rr", "global")
@@ -57,7 +58,7 @@ def test_from_random_starts_rr_finds_the_global_basin_as_often_as_gradient_desce
 @pytest.mark.parametrize("refresh", [10, 100])
 def test_stale_probabilities_on_the_classification_problem(family, refresh):
     # PAPERS: at eta = .015 unbiased weights go from 1.00 to .00 in the sharp well, while steps of
-    # the kept length stay. 16 chains: .00 against 1.00 leaves no doubt at any of them.
+    # the kept length stay. 16 chains leave no doubt.
     problem = tw.landscapes.robust_classification()
     stale = "unbiased" if family == "rr" else "fixed-length"
     sampler = tw.Reweighted(1, refresh=refresh, stale=stale)
@@ -70,7 +71,8 @@ def test_stale_probabilities_on_the_classification_problem(family, refresh):
     )
     inside = np.asarray(tw.basin(problem.problem, problem.minima, run.params)) == 0
     assert problem.minima[0].name.startswith("sharp")
-    assert inside.mean() == (0 if stale == "unbiased" else 1)
+    # Of 400 chains .03(1) are left inside unbiased: five of 16 once in ten thousand keys.
+    assert inside.mean() <= 0.25 if stale == "unbiased" else inside.all()
 
 
 def test_fresh_rr_stays_in_the_sharp_well_of_the_classification_problem():

@@ -13,6 +13,7 @@ import thalweg as tw
 from helpers import assert_same_run, bowls, bytes_of, counted_compilations, outcome
 from thalweg.errors import InputError
 from thalweg.landscapes import cyclic_pair, three_quadratics
+from thalweg.random import Stream
 
 KEY = jax.random.key(0)
 LABELS = ["b", "a", "b", "c", "a", "c", "b"]
@@ -51,9 +52,9 @@ RECORD = tw.Record(3, {"total": total, "params": lambda x: x}, means=MEANS, burn
 
 @eqx.filter_jit
 def plain_step(descent, params, state, key, j, k):
-    """Step k of chain j by the rule of the keys, from all gradients."""
-    draw_key = jax.random.fold_in(jax.random.fold_in(key, j), k)
-    one, state = descent.sampler.draw(descent.problem, params, state, draw_key, k)
+    """Step k of chain j with the stream (key, j, k), from all gradients."""
+    stream = Stream.of(key, j, k)
+    one, state = descent.sampler.draw(descent.problem, params, state, stream, k)
     estimate = one.weights @ descent.problem.gradients(params)[one.index]
     return params - descent.step * estimate, state
 
@@ -142,12 +143,24 @@ def test_chain_7_of_10_is_chain_7_of_10000(name):
     assert len(np.unique(np.asarray(many.params)[:, 0])) > 100
 
 
-def test_blocks_depend_on_the_work_of_a_step():
-    sizes = [
-        tw.simulate(BESIDE[name][0], jnp.ones(d), steps=0, key=KEY).stats["block_size"]
-        for name, d in (("norms", 2), ("dear norms of 500", 10))
-    ]
-    assert sizes == [128, 8]
+def test_the_route_depends_on_the_work_of_a_step():
+    def stats(descent, start):
+        return tw.simulate(descent, start, steps=0, key=KEY).stats
+
+    cheap = stats(descent_of("norms"), START)
+    assert cheap["route"] == "lanes"
+    assert "operations on lanes" in cheap["reason"]
+    # Blocks get shorter with the work of a step; beyond some thousand operations it is vmapped.
+    longer = stats(tw.Descent(bowls(7, 6), SAMPLERS["norms"], 0.1), jnp.ones(6))
+    assert longer["route"] == "lanes"
+    assert cheap["block_size"] > longer["block_size"] >= 16
+    many = stats(tw.Descent(MANY, tw.Minibatch(1), 0.1), START)
+    assert many["route"] == "lanes"
+    dear = stats(tw.Descent(DEAR, tw.Reweighted(2), 0.1), jnp.ones(10))
+    assert (dear["route"], dear["block_size"]) == ("batched", 8)
+    assert "5020 components of gradients" in dear["reason"]
+    sorting = stats(descent_of("reshuffled"), START)
+    assert (sorting["route"], sorting["block_size"]) == ("batched", 128)
 
 
 # The same after an interruption.

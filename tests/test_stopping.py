@@ -151,7 +151,6 @@ def run_with(exit_step, diverged_step, steps):
         steps=steps,
         exit_step=exit_step,
         diverged_step=diverged_step,
-        stationary=jnp.zeros(len(exit_step), bool),
         key=KEY,
         state=None,
         **empty,

@@ -1,5 +1,6 @@
 """Dynamics: what moves the parameters from one step to the next."""
 
+import math
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
@@ -7,9 +8,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array, Bool
 
+from thalweg.errors import InputError
+from thalweg.gradnorms import problem_gradient_norms
 from thalweg.problem import FiniteSum, Params
+from thalweg.random import Stream
 from thalweg.sampling import AbstractSampler
 from thalweg.steps import as_transformation, check_step
 
@@ -26,8 +30,8 @@ class AbstractDynamics(eqx.Module):
         """The state of a chain before its first step; it has an attribute ``params``."""
 
     @abstractmethod
-    def advance(self, state: Any, key: Key[Array, ""], step: Any) -> Any:
-        """The state after step number ``step`` (from 0), with randomness from ``key`` alone."""
+    def advance(self, state: Any, stream: Stream, step: Any) -> Any:
+        """The state after step number ``step`` (from 0), with randomness from ``stream`` alone."""
 
     @abstractmethod
     def evaluations(self) -> float:
@@ -41,13 +45,11 @@ class DescentState(NamedTuple):
         params: The parameters.
         sampler: The sampler's state.
         optimiser: The Optax state.
-        stationary: Whether the last draw showed that every sample's gradient vanishes.
     """
 
     params: Params
     sampler: Any
     optimiser: Any
-    stationary: Bool[Array, ""]
 
 
 class Descent(AbstractDynamics):
@@ -78,8 +80,14 @@ class Descent(AbstractDynamics):
         self.step = step if is_rule else jnp.asarray(step, dtype=jnp.result_type(float))
 
     def check(self, start: Params) -> None:
-        """The loss on these parameters is a scalar."""
+        """The loss on these parameters is a scalar, and the objective finite."""
         self.problem.check_params(start)
+        value = float(_objective(self.problem, start))
+        if not math.isfinite(value):
+            raise InputError(
+                f"the objective at the start is {value}; expected a finite number, so start inside "
+                "the domain of the loss"
+            )
 
     def init(self, start: Params) -> DescentState:
         """Parameters at the start; sampler and optimiser fresh."""
@@ -87,12 +95,11 @@ class Descent(AbstractDynamics):
             start,
             self.sampler.init(self.problem, start),
             self._transformation(start).init(start),
-            jnp.asarray(False),
         )
 
-    def advance(self, state: DescentState, key: Key[Array, ""], step: Any) -> DescentState:
+    def advance(self, state: DescentState, stream: Stream, step: Any) -> DescentState:
         """One draw, one gradient, one update."""
-        draw, sampler = self.sampler.draw(self.problem, state.params, state.sampler, key, step)
+        draw, sampler = self.sampler.draw(self.problem, state.params, state.sampler, stream, step)
         gradient = self.problem.gradient(state.params, draw.index, draw.weights)
         # Optax relies on standard promotion (Adam raises a number to the power of an integer).
         with jax.numpy_dtype_promotion("standard"):
@@ -100,13 +107,22 @@ class Descent(AbstractDynamics):
                 gradient, state.optimiser, state.params
             )
             params = optax.apply_updates(state.params, updates)
-        return DescentState(params, sampler, optimiser, jnp.asarray(draw.stationary))
+        return DescentState(params, sampler, optimiser)
 
     def evaluations(self) -> float:
         """The sampler's."""
         return self.sampler.evaluations(self.problem)
 
+    def stationary(self, params: Params) -> Bool[Array, ""]:
+        """Whether the gradient of every sample vanishes: a fixed point, however one draws."""
+        return jnp.all(problem_gradient_norms(self.problem, params) == 0)
+
     def _transformation(self, params: Params) -> optax.GradientTransformation:
         if isinstance(self.step, jax.Array):
             return as_transformation(self.step.astype(jnp.result_type(*jax.tree.leaves(params))))
         return as_transformation(self.step)
+
+
+@eqx.filter_jit
+def _objective(problem: FiniteSum, params: Params) -> Array:
+    return problem.value(params)

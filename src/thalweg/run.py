@@ -1,5 +1,6 @@
 """What a simulation returns."""
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +23,11 @@ class Run:
         exit_step: The number of steps after which ``exit`` was first true (0: at the start), -1 if
             never.
         diverged_step: The step that left the bound or was not finite, -1 if none did.
-        stationary: Whether the sampler last reported a fixed point: every sample's gradient zero.
         record_steps: The steps of the records, shape (records,).
         records: Name to values, shape (chains, records, ...).
         means: Name to averages, shape (chains, ...); not a number for a chain without a step to
             average.
-        stats: Blocks, evaluations of per-sample gradients, and the time it took.
+        stats: The route and why, chains abreast, evaluations of per-sample gradients, the speed.
         key: The key of the run.
         state: What ``simulate`` needs to go on.
     """
@@ -36,7 +36,6 @@ class Run:
     steps: int
     exit_step: Int[Array, " chains"]
     diverged_step: Int[Array, " chains"]
-    stationary: Bool[Array, " chains"]
     record_steps: Int[np.ndarray, " records"]
     records: dict[str, Any]
     means: dict[str, Any]
@@ -67,7 +66,11 @@ class Run:
 
         If all chains left it is their mean with :math:`s/\sqrt N`; else the estimator for
         exponential times, all steps taken over the number of exits, with :math:`\hat\tau/\sqrt m`
-        for m exits (biased where the horizon is short against the mean). Infinite without exits.
+        for m exits, infinite without exits. It is biased where the horizon is short against the
+        mean: chains forget where they started only after a while.
+
+        Warns:
+            UserWarning: The horizon is shorter than the mean that was estimated from it.
         """
         left = np.asarray(self.exited)
         alive = np.where(np.asarray(self.diverged), np.asarray(self.diverged_step), self.steps)
@@ -77,4 +80,10 @@ class Run:
         if not left.any():
             return float("inf"), float("inf")
         estimate = taken.sum() / left.sum()
+        if estimate > self.steps:
+            warnings.warn(
+                f"the mean exit time is estimated as {estimate:.4g} steps from a run of "
+                f"{self.steps}; run longer to be sure that exit times are exponential",
+                stacklevel=2,
+            )
         return float(estimate), float(estimate / np.sqrt(left.sum()))

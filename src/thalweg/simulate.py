@@ -3,28 +3,21 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from thalweg.chains import (
-    RECORDS_AT_ONCE,
-    Chains,
-    Exit,
-    Setting,
-    advance_block,
-    first_block,
-    observe_block,
-    trailing,
-)
+from thalweg.chains import Exit, Setting
 from thalweg.checkpoint import Checkpoint, fingerprint
 from thalweg.dynamics import AbstractDynamics
+from thalweg.engine import choose_route
 from thalweg.errors import InputError
+from thalweg.fleet import Fleet, Position, agreed, merged
 from thalweg.problem import Params, describe
+from thalweg.random import Stream
 from thalweg.record import Record
 from thalweg.run import Run
 from thalweg.stopping import check_exit
@@ -34,18 +27,6 @@ Progress = Callable[[int, int], None]
 # Steps of the first call; later ones are as long as keeps progress and cancellation prompt.
 _FIRST_SEGMENT = 256
 _SEGMENT_SECONDS = 0.5
-
-
-class Position(NamedTuple):
-    """Where a simulation is: all that is needed to go on.
-
-    ``records`` is a list of parts, each a pytree with arrays of shape (chains, records, ...).
-    """
-
-    step: int
-    blocks: tuple[Chains, ...]
-    record_steps: list[int]
-    records: list[Any]
 
 
 def simulate(
@@ -64,12 +45,16 @@ def simulate(
 ) -> Run:
     r"""Run many chains of a dynamics.
 
-    Chain j draws from the key ``fold_in(fold_in(key, j), k)`` at step k, and chains run in blocks
-    whose size depends on the dynamics alone: the path of chain j is the same, bit for bit, however
-    many chains run beside it and however often the run was interrupted.
+    Chain j draws the random words of (key, j, k) at step k (:class:`thalweg.random.Stream`), and
+    chains run in blocks whose size depends on the dynamics alone: the path of chain j is the same,
+    bit for bit, however many chains run beside it, on however many cores, devices or processes, and
+    however often the run was interrupted.
+
+    Chains are divided among all cores, or all local devices if there are several, or all processes
+    (``jax.distributed``), each of which returns the whole run.
 
     Args:
-        dynamics: What moves the chains, a :class:`thalweg.Descent`.
+        dynamics: What moves the chains, a :class:`thalweg.Descent` or a :class:`thalweg.Diffusion`.
         start: Params of one start, for all chains; with ``per_chain`` one start a chain on a
             leading axis; or a :class:`Run`, to go on from where it ended.
         steps: Steps in all, those of a continued run included.
@@ -99,169 +84,116 @@ def simulate(
         _check_continued(earlier, steps, key, chains, record)
         key, count, starts = earlier.key, earlier.exit_step.shape[0], None
     else:
-        key, starts, count = _checked_start(dynamics, start, key, chains, per_chain)
+        key, starts, count = _checked_start(dynamics, start, key, chains, per_chain, bound)
     check_exit(exit, starts if earlier is None else earlier.params)
-    setting = Setting(dynamics, exit, record, jnp.asarray(bound, jnp.result_type(float)), key)
-    position = _begin(setting, starts, count) if earlier is None else earlier.state
+    bounded = jnp.asarray(bound, jnp.result_type(float))
+    setting = Setting(dynamics, exit, record, bounded, Stream.of(key).key)
+    route = choose_route(setting, _first(starts if earlier is None else earlier.params))
+    fleet = Fleet(setting, route, count)
+    if earlier is None:
+        fleet.begin(starts)
+    else:
+        fleet.take(earlier.state)
     saved = None
     if checkpoint is not None:
-        saved = Checkpoint(checkpoint, fingerprint((setting, position.blocks, position.step)))
-        position = _restored(position, saved.load(), count)
+        origin = earlier.state if earlier is not None else starts
+        saved = Checkpoint(checkpoint, fingerprint((setting, origin)))
+        position = _restored(fleet.position(), saved.load())
         _check_ahead(position, steps, checkpoint)
-    position, rate = _go_on(setting, position, steps, count, progress, saved)
-    return _result(setting, position, steps, count, rate)
+        fleet.take(position)
+    rate = _go_on(fleet, steps, progress, saved)
+    return _result(dynamics, fleet, steps, key, rate)
 
 
-def _go_on(
-    setting: Setting,
-    position: Position,
-    steps: int,
-    count: int,
-    progress: Progress | None,
-    saved: Checkpoint | None,
-) -> tuple[Position, float]:
-    """Advance to step ``steps``; returns the position and the steps a second, without compiling."""
+def _go_on(fleet: Fleet, steps: int, progress: Progress | None, saved: Checkpoint | None) -> float:
+    """Advance to step ``steps``; returns the steps a second, without compiling."""
     length, seconds, timed, first = _FIRST_SEGMENT, 0.0, 0, True
     try:
-        while position.step < steps:
-            begun, before = time.perf_counter(), position.step
-            position = _segment(setting, position, min(before + length, steps), count)
+        while fleet.step < steps:
+            begun, before = time.perf_counter(), fleet.step
+            fleet.advance(min(before + length, steps))
             taken = time.perf_counter() - begun
-            if not first or position.step == steps:
-                seconds, timed = seconds + taken, timed + position.step - before
-            wanted = int((position.step - before) * _SEGMENT_SECONDS / max(taken, 1e-3))
-            length, first = min(4 * length, max(wanted, 16)), False
+            if not first or fleet.step == steps:
+                seconds, timed = seconds + taken, timed + fleet.step - before
+            wanted = int((fleet.step - before) * _SEGMENT_SECONDS / max(taken, 1e-3))
+            length, first = agreed(min(4 * length, max(wanted, 16))), False
             if progress is not None:
-                progress(position.step, steps)
-            if saved is not None and saved.due():
-                saved.save(_leaves(position))
+                progress(fleet.step, steps)
+            if saved is not None and agreed(saved.due()):
+                _save(saved, fleet)
     finally:
         # An interrupt leaves the position at the last whole segment.
         if saved is not None:
-            saved.save(_leaves(position))
-    return position, timed / seconds if seconds > 0 else float("nan")
+            _save(saved, fleet)
+    return timed / seconds if seconds > 0 else float("nan")
 
 
-def _segment(setting: Setting, position: Position, end: int, count: int) -> Position:
-    """All blocks from the position to a step not after ``end``, and what they recorded."""
-    every, begin = setting.record.every, position.step
-    if every is not None:
-        end = min(end, (begin // every + RECORDS_AT_ONCE) * every)
-    # Arrays, not numbers: those would be static and compile anew for every segment.
-    bounds = jnp.asarray(begin, jnp.int32), jnp.asarray(end, jnp.int32)
-    advanced = [advance_block(setting, block, *bounds) for block in position.blocks]
-    blocks = tuple(block for block, _ in advanced)
-    if every is None:
-        jax.block_until_ready(blocks)
-        return position._replace(step=end, blocks=blocks)
-    made = range(begin // every + 1, end // every + 1)
-    part = _joined([observed for _, observed in advanced], count, len(made))
-    return Position(
-        end,
-        blocks,
-        position.record_steps + [k * every for k in made],
-        [*position.records, part],
-    )
+def _save(saved: Checkpoint, fleet: Fleet) -> None:
+    """Written by the first process; the others wait, for they may read it next."""
+    leaves = _leaves(fleet.position())
+    if jax.process_index() == 0:
+        saved.save(leaves)
+    agreed(0)
 
 
-def _begin(setting: Setting, starts: Params, count: int) -> Position:
-    """All blocks at step 0, and the record of the start."""
-    size = _block_size(setting.dynamics, starts)
-    blocks = []
-    starts = jax.tree.map(np.asarray, starts)
-    for first in range(0, count, size):
-        index = np.arange(first, first + size)
-        rows = jax.tree.map(
-            lambda leaf, at=index: jnp.asarray(leaf[np.minimum(at, count - 1)]), starts
+def _result(dynamics: AbstractDynamics, fleet: Fleet, steps: int, key: Any, rate: float) -> Run:
+    position, route = fleet.position(), fleet.route
+    event = np.asarray(position.chains.event)
+    exit_step, diverged_step = np.where(event > 0, event - 1, -1), np.where(event < 0, -event, -1)
+    burn_in = fleet.setting.record.burn_in
+    taken = np.where(event > 0, exit_step, np.where(event < 0, diverged_step - 1, steps))
+    counts = np.maximum(taken - burn_in, 0)
+    with np.errstate(invalid="ignore"):
+        means = jax.tree.map(
+            lambda s: jnp.asarray(s / _trailing(counts, s).astype(s.dtype)), position.chains.sums
         )
-        padding = jnp.asarray(index >= count)
-        blocks.append(first_block(setting, rows, jnp.asarray(index, jnp.uint32), padding))
-    if setting.record.every is None:
-        return Position(0, tuple(blocks), [], [])
-    observed = [eqx.filter_jit(observe_block)(setting.record, b.state.params) for b in blocks]
-    part = _joined([jax.tree.map(lambda x: x[:, None], o) for o in observed], count, 1)
-    return Position(0, tuple(blocks), [0], [part])
-
-
-def _block_size(dynamics: AbstractDynamics, starts: Params) -> int:
-    """Chains a block, from the work of a step alone; never from the number of chains.
-
-    Cheap steps are dominated by the cost of starting operations and run 128 abreast; large
-    gradients fill the machine by themselves.
-    """
-    parameters = sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(starts))
-    work = parameters * dynamics.evaluations()
-    if work <= 2**10:
-        return 128
-    return 8 if work <= 2**20 else 1
-
-
-def _result(setting: Setting, position: Position, steps: int, count: int, rate: float) -> Run:
-    # Without the states of samplers and optimisers, which are not asked for.
-    kept = [
-        (b.state.params, b.state.stationary, b.exit_step, b.diverged_step, b.sums, b.counts)
-        for b in position.blocks
-    ]
-    params, stationary, exit_step, diverged_step, sums, counts = jax.tree.map(
-        lambda *x: _end_to_end(x)[:count], *kept
-    )
-    means = {
-        name: jax.tree.map(lambda s: s / trailing(counts, s).astype(s.dtype), total)
-        for name, total in sums.items()
-    }
     return Run(
-        params=params,
+        params=jax.tree.map(jnp.asarray, position.chains.state.params),
         steps=steps,
-        exit_step=exit_step,
-        diverged_step=diverged_step,
-        stationary=stationary,
+        exit_step=jnp.asarray(exit_step, jnp.int32),
+        diverged_step=jnp.asarray(diverged_step, jnp.int32),
         record_steps=np.asarray(position.record_steps, dtype=int),
-        records=_merged(position.records),
+        records=merged(position.records),
         means=means,
         stats={
-            "block_size": position.blocks[0].index.shape[0],
-            "evaluations_per_step": setting.dynamics.evaluations(),
-            "chain_steps_per_second": rate * count,
+            "route": route.name,
+            "reason": route.reason,
+            "block_size": route.block,
+            "workers": fleet.workers,
+            "evaluations_per_step": dynamics.evaluations(),
+            "chain_steps_per_second": rate * fleet.count,
         },
-        key=setting.key,
+        key=key,
         state=position,
     )
 
 
-def _end_to_end(blocks: tuple[Array, ...]) -> Array:
-    """Arrays joined by NumPy: XLA would compile a program for every number of blocks."""
-    return blocks[0] if len(blocks) == 1 else jnp.asarray(np.concatenate(list(blocks)))
+def _first(chains: Any) -> Any:
+    """The first chain of all."""
+    return jax.tree.map(lambda leaf: leaf[0], chains)
+
+
+def _trailing(x: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Chain-wise values with the axes of ``like``."""
+    return x.reshape(x.shape + (1,) * (like.ndim - 1))
 
 
 def _leaves(position: Position) -> list[np.ndarray]:
     """A position as arrays, for a checkpoint."""
     steps = np.asarray([position.step, *position.record_steps])
-    leaves = jax.tree.leaves((position.blocks, _merged(position.records)))
+    leaves = jax.tree.leaves((position.chains, merged(position.records)))
     return [steps, *map(np.asarray, leaves)]
 
 
-def _restored(position: Position, arrays: list[np.ndarray] | None, count: int) -> Position:
+def _restored(position: Position, arrays: list[np.ndarray] | None) -> Position:
     """The position of a checkpoint, which has the structure of the first one."""
     if arrays is None:
         return position
     steps, *leaves = arrays
-    structure = jax.tree.structure((position.blocks, _merged(position.records)))
-    blocks, records = jax.tree.unflatten(structure, leaves)
+    structure = jax.tree.structure((position.chains, merged(position.records)))
+    chains, records = jax.tree.unflatten(structure, leaves)
     record_steps = steps[1:].tolist()
-    parts = [records] if record_steps else []
-    return Position(int(steps[0]), jax.tree.map(jnp.asarray, blocks), record_steps, parts)
-
-
-def _joined(blocks: list[Any], count: int, made: int) -> Any:
-    """What the blocks observed, chains joined and without padding and void records."""
-    return jax.tree.map(
-        lambda *x: np.concatenate([np.asarray(b) for b in x])[:count, :made], *blocks
-    )
-
-
-def _merged(parts: list[Any]) -> Any:
-    """All records of a run, from its parts."""
-    return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts) if parts else {}
+    return Position(int(steps[0]), chains, record_steps, [records] if record_steps else [])
 
 
 def _check_numbers(steps: int, chains: int | None, bound: float) -> None:
@@ -309,7 +241,12 @@ def _typed_key(key: Any) -> Key[Array, ""]:
 
 
 def _checked_start(
-    dynamics: AbstractDynamics, start: Params, key: Any, chains: int | None, per_chain: bool
+    dynamics: AbstractDynamics,
+    start: Params,
+    key: Any,
+    chains: int | None,
+    per_chain: bool,
+    bound: float,
 ) -> tuple[Any, Params, int]:
     """The typed key, starts with a leading axis of chains, and how many."""
     key = _typed_key(key)
@@ -317,6 +254,11 @@ def _checked_start(
     for path, leaf in jax.tree_util.tree_leaves_with_path(start):
         if not bool(jnp.all(jnp.isfinite(leaf))):
             raise InputError(f"start{jax.tree_util.keystr(path)} is not finite; expected numbers")
+        if not bool(np.all(np.abs(np.asarray(leaf)) <= bound)):
+            raise InputError(
+                f"start{jax.tree_util.keystr(path)} has a component beyond bound={bound:g}; start "
+                "inside it or give a larger bound"
+            )
     if not per_chain:
         count = chains or 1
         dynamics.check(start)
