@@ -167,10 +167,7 @@ def _minus_two_log(word: Array, dtype: Any) -> Array:
     k = (zeros + (~upper).astype(jnp.uint32)).astype(dtype)
     # log m = 2 artanh s = 2 (s + s^3/3 + ...); s^2 < .0295, so ten terms leave 3e-17 of it.
     s = (m - 1) / (m + 1)
-    square = s * s
-    series = jnp.zeros_like(s)
-    for j in range(9, -1, -1):
-        series = series * square + 1 / (2 * j + 1)
+    series = _polynomial(s * s, [1 / (2 * j + 1) for j in range(10)])
     return 2 * math.log(2) * k - 4 * s * series
 
 
@@ -183,9 +180,14 @@ def _sine_cosine(word: Array, dtype: Any) -> tuple[Array, Array]:
     square = half * half
     # Taylor's terms on [-pi/2, pi/2]; the first one left out is 2e-17 or 7e-9.
     terms = 11 if dtype == jnp.float64 else 7
-    sine, cosine = jnp.zeros_like(half), jnp.zeros_like(half)
-    for k in range(terms - 1, -1, -1):
-        sine = sine * square + (-1) ** k / math.factorial(2 * k + 1)
-        cosine = cosine * square + (-1) ** k / math.factorial(2 * k)
-    sine = sine * half
+    sine = half * _polynomial(square, [(-1) ** k / math.factorial(2 * k + 1) for k in range(terms)])
+    cosine = _polynomial(square, [(-1) ** k / math.factorial(2 * k) for k in range(terms)])
     return 2 * sine * cosine, 1 - 2 * sine * sine
+
+
+def _polynomial(x: Array, coefficients: list[float]) -> Array:
+    """The polynomial with these coefficients, the constant one first."""
+    total = jnp.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        total = total * x + coefficient
+    return total
