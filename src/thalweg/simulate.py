@@ -254,7 +254,7 @@ def _checked_start(
     for path, leaf in jax.tree_util.tree_leaves_with_path(start):
         if not bool(jnp.all(jnp.isfinite(leaf))):
             raise InputError(f"start{jax.tree_util.keystr(path)} is not finite; expected numbers")
-        if not bool(np.all(np.abs(np.asarray(leaf)) <= bound)):
+        if not np.all(np.abs(np.asarray(leaf, float)) <= bound):
             raise InputError(
                 f"start{jax.tree_util.keystr(path)} has a component beyond bound={bound:g}; start "
                 "inside it or give a larger bound"
