@@ -12,7 +12,9 @@ to chain, and an ordinary array where it does not, or has no entries.
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +24,8 @@ from jax.extend import core
 
 # Choices up to which a chain of selects beats loads from a table.
 _SELECTED = 8
+
+_passes = ContextVar("passes", default=True)
 
 
 class _Operation(NamedTuple):
@@ -118,30 +122,47 @@ def repacked(columns: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> list[
     ]
 
 
+@contextmanager
+def without_passes() -> Iterator[None]:
+    """Traces nothing in one pass meanwhile: for a kernel, whose numbers are in registers."""
+    token = _passes.set(False)
+    try:
+        yield
+    finally:
+        _passes.reset(token)
+
+
 def in_one_pass(columns: Sequence[Any]) -> list[Any]:
     """The same arrays, bit for bit, computed together in one pass over the lanes.
 
     XLA:CPU makes one kernel for every array that leaves a loop and computes anew in each what they
     share: the random words three times over in two dimensions. A reduction of several arrays at
-    once is one kernel; this one adds nothing.
+    once is one kernel; this one adds nothing. Arrays of a second floating type have one of their
+    own, for XLA refuses to mix them.
     """
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or not _passes.get():
         return list(columns)
-    nothing = [_nothing(x.dtype) for x in columns]
-    pairs = [
-        jnp.stack([x, jnp.broadcast_to(y, x.shape)]) for x, y in zip(columns, nothing, strict=True)
-    ]
+    floating = [jnp.issubdtype(x.dtype, jnp.inexact) for x in columns]
+    first = next(itertools.compress((x.dtype for x in columns), floating), None)
+    passes: dict[Any, list[int]] = {}
+    for i, x in enumerate(columns):
+        passes.setdefault(x.dtype if floating[i] else first, []).append(i)
+    passed: dict[int, Any] = {}
+    for places in passes.values():
+        passed.update(zip(places, _plus_nothing([columns[i] for i in places]), strict=True))
+    return [passed[i] for i in range(len(columns))]
+
+
+def _plus_nothing(columns: list[Any]) -> list[Any]:
+    # Minus zero is the number whose sum with x is x, for 0 + (-0) is 0.
+    nothing = [np.zeros((), x.dtype) for x in columns]
+    nothing = [-y if jnp.issubdtype(y.dtype, jnp.inexact) else y for y in nothing]
+    pairs = [jnp.stack([x, jnp.full_like(x, y)]) for x, y in zip(columns, nothing, strict=True)]
 
     def add(a: list[Any], b: list[Any]) -> list[Any]:
         return [x | y if x.dtype == bool else x + y for x, y in zip(a, b, strict=True)]
 
-    return list(jax.lax.reduce(pairs, nothing, add, (0,)))
-
-
-def _nothing(dtype: Any) -> np.ndarray:
-    """The number whose sum with x is x: minus zero, for 0 + (-0) is 0."""
-    zero = np.zeros((), dtype)
-    return np.asarray(np.negative(zero)) if jnp.issubdtype(dtype, jnp.inexact) else zero
+    return jax.lax.reduce(pairs, nothing, add, (0,))
 
 
 class _Body:
@@ -204,7 +225,7 @@ class _Body:
     def _has_rule(self, operation: _Operation) -> bool:
         name = operation.primitive.name
         if name in _SCATTERS:
-            return _is_concrete(self.constants.get(operation.inputs[1]))
+            return self._is_known(operation) or self._windows(operation).ways <= _SELECTED
         return name in _RULES or name in _ELEMENTWISE or name in _BY_VMAP
 
     def _cost(self, operation: _Operation, own: set[int]) -> int:
@@ -215,7 +236,17 @@ class _Body:
         cost = max(_size(self.shapes[i]) for i in counted)
         if operation.primitive.name == "dot_general":
             cost += _products(operation, *(self.shapes[i] for i in operation.inputs))
+        if operation.primitive.name in _INDEXED and not self._is_known(operation):
+            ways = self._windows(operation).ways
+            cost *= ways if ways <= _SELECTED else 1
         return cost
+
+    def _is_known(self, operation: _Operation) -> bool:
+        """Whether the index is."""
+        return _is_concrete(self.constants.get(operation.inputs[1]))
+
+    def _windows(self, operation: _Operation) -> "_Windows":
+        return _windows_of(operation, [self.shapes[i].shape for i in operation.inputs])
 
     def _bodies(self, operation: _Operation, own: set[int]) -> list[tuple["_Body", set[int], int]]:
         """The bodies of a branch or a loop, what is own in each, and how often it runs."""
@@ -387,12 +418,16 @@ def _full(entry: Any, lanes: int) -> Any:
 
 def _elementwise(primitive: Any, params: dict[str, Any], inputs: list[Any], lanes: int) -> Any:
     operands = np.broadcast_arrays(*map(_apart_anyway, inputs))
-    results = []
-    for scalars in zip(*(operand.reshape(-1) for operand in operands), strict=True):
-        if any(np.ndim(x) for x in scalars):
-            scalars = tuple(_full(x, lanes) for x in scalars)
-        results.append(primitive.bind(*scalars, **params))
+    rows = zip(*(operand.reshape(-1) for operand in operands), strict=True)
+    results = [_bound(primitive, params, row, lanes) for row in rows]
     return _packed(results, operands[0].shape)
+
+
+def _bound(primitive: Any, params: dict[str, Any], numbers: Sequence[Any], lanes: int) -> Any:
+    """An operation on one number of each input."""
+    if any(np.ndim(x) for x in numbers):
+        numbers = [_full(x, lanes) for x in numbers]
+    return primitive.bind(*numbers, **params)
 
 
 def _bitcast(operation: _Operation, inputs: list[Any], lanes: int) -> list[Any] | None:
@@ -526,88 +561,129 @@ def _cumulative(binary: Any) -> Callable[..., list[Any]]:
 # Tables.
 
 
+class _Windows(NamedTuple):
+    """Which entries of an array an index means, in the words of a gather."""
+
+    shape: tuple[int, ...]
+    numbers: jax.lax.GatherDimensionNumbers
+    sizes: tuple[int, ...]
+    mode: Any
+
+    @property
+    def lasts(self) -> list[int]:
+        """The largest value of each component of an index."""
+        return [self.shape[axis] - self.sizes[axis] for axis in self.numbers.start_index_map]
+
+    @property
+    def ways(self) -> int:
+        """How many windows there are."""
+        return int(np.prod([last + 1 for last in self.lasts], dtype=int))
+
+    def places(self, index: Any) -> np.ndarray:
+        """Where in the flat array the entries are for a known index; -1 for those outside."""
+        places = np.arange(int(np.prod(self.shape, dtype=int)), dtype=np.int32)
+        options = {"mode": self.mode, "fill_value": -1}
+        with jax.ensure_compile_time_eval():
+            index, places = jnp.asarray(index), places.reshape(self.shape)
+            return np.asarray(jax.lax.gather(places, index, self.numbers, self.sizes, **options))
+
+    def all_places(self, shape: tuple[int, ...]) -> list[np.ndarray]:
+        """The places of all windows, for an index of this shape that is the same in all of it."""
+        starts = np.ndindex(*(last + 1 for last in self.lasts))
+        return [self.places(np.broadcast_to(np.asarray(i, np.int32), shape)) for i in starts]
+
+    def number(self, index: Any) -> np.ndarray:
+        """Which of all windows is meant: the nearest or, where such are dropped, -1 if outside."""
+        index = _apart_anyway(index)
+        batch = index.shape[:-1]
+        numbers = []
+        for at in np.ndindex(batch):
+            number, inside = jnp.int32(0), jnp.asarray(True)
+            for i, last in zip(index[at], self.lasts, strict=True):
+                near = jnp.clip(i, 0, last)
+                number, inside = number * (last + 1) + near.astype(jnp.int32), inside & (i == near)
+            numbers.append(number if self.mode in _INTO_RANGE else jnp.where(inside, number, -1))
+        return _packed(numbers, batch)
+
+
 def _gather(operation: _Operation, inputs: list[Any], lanes: int) -> list[Any] | None:
-    """Known entries; or rows of a table that all chains share: by selects if few, else loaded."""
+    """Known entries; or one of a few windows, by selects; or rows that all chains share, loaded."""
     table, index = inputs
-    p = operation.params
+    windows = _windows_of(operation, [np.shape(x) for x in inputs])
     if _is_concrete(index):
-        places = _places(table.shape, index, p["dimension_numbers"], p["slice_sizes"], p["mode"])
-        if np.any(places < 0):
-            return None
-        return [table.reshape(-1)[places.reshape(-1)].reshape(places.shape)]
-    numbers, row, batch = p["dimension_numbers"], np.shape(table)[1:], np.shape(index)[:-1]
-    rows_of_table = (
-        not is_apart(table)
-        and numbers.collapsed_slice_dims == numbers.start_index_map == (0,)
+        places = windows.places(index)
+        return None if np.any(places < 0) else [_at(_apart_anyway(table), places)]
+    if windows.ways <= _SELECTED and windows.mode in _INTO_RANGE:
+        number = np.expand_dims(windows.number(index), windows.numbers.offset_dims)
+        entries = _apart_anyway(table)
+        choices = [_at(entries, places) for places in windows.all_places(np.shape(index))]
+        return [_chosen(number, choices, lanes)]
+    if is_apart(table):
+        return None
+    return _loaded(windows, operation.params["fill_value"], table, index, lanes)
+
+
+def _at(x: np.ndarray, places: np.ndarray) -> np.ndarray:
+    return x.reshape(-1)[places.reshape(-1)].reshape(places.shape)
+
+
+def _loaded(
+    windows: _Windows, fill_value: Any, table: Any, index: Any, lanes: int
+) -> list[Any] | None:
+    numbers, row, batch = windows.numbers, windows.shape[1:], index.shape[:-1]
+    are_rows = (
+        numbers.collapsed_slice_dims == numbers.start_index_map == (0,)
         and not numbers.operand_batching_dims
-        and p["slice_sizes"] == (1, *row)
+        and windows.sizes == (1, *row)
         and numbers.offset_dims == tuple(range(len(batch), len(batch) + len(row)))
     )
-    if not rows_of_table:
+    if not are_rows:
         return None
-    columns = jnp.asarray(table).reshape(table.shape[0], -1)
-    few = len(columns) <= _SELECTED and p["mode"] in _INTO_RANGE
-    taken = _selected_row if few else functools.partial(_loaded_row, p["mode"], p["fill_value"])
-    items = [entry for i in index.reshape(-1) for entry in taken(columns, i, lanes)]
+    columns = jnp.asarray(table).reshape(len(table), -1)
+    single = jax.lax.GatherDimensionNumbers((), (0,), (0,))
+    options = {"mode": windows.mode, "fill_value": fill_value}
+    items = []
+    for entry in index.reshape(-1):
+        # The index is made beforehand, not once for every column.
+        (i,) = in_one_pass([_full(entry, lanes)])
+        for j in range(columns.shape[1]):
+            items.append(jax.lax.gather(columns[:, j], i[:, None], single, (1,), **options))
     return [_packed(items, (*batch, *row))]
 
 
-def _selected_row(columns: Any, index: Any, lanes: int) -> list[Any]:
-    rows = _apart_anyway(columns)
-    return list(_chosen(index, [_row(rows, i) for i in range(len(rows))], lanes))
-
-
-def _loaded_row(mode: Any, fill_value: Any, columns: Any, index: Any, lanes: int) -> list[Any]:
-    # The index is made beforehand, not once for every column.
-    (index,) = in_one_pass([_full(index, lanes)])
-    numbers = jax.lax.GatherDimensionNumbers((), (0,), (0,))
-    return [
-        jax.lax.gather(
-            columns[:, j], index[:, None], numbers, (1,), mode=mode, fill_value=fill_value
-        )
-        for j in range(columns.shape[1])
-    ]
-
-
-def _places(
-    shape: tuple[int, ...], index: Any, numbers: Any, sizes: Sequence[int], mode: Any
-) -> np.ndarray:
-    """Where in a flat array of this shape a gather finds its entries; -1 for those outside."""
-    places = np.arange(int(np.prod(shape, dtype=int)), dtype=np.int32).reshape(shape)
-    with jax.ensure_compile_time_eval():
-        index = jnp.asarray(index)
-        return np.asarray(
-            jax.lax.gather(places, index, numbers, tuple(sizes), mode=mode, fill_value=-1)
-        )
-
-
 def _scatter(binary: Any) -> Callable[..., list[Any] | None]:
-    """Updates of known entries, one after the other."""
+    """Updates one after the other: of known entries, or of those of a few windows if meant."""
 
     def rule(operation: _Operation, inputs: list[Any], lanes: int) -> list[Any] | None:
-        operand, updates = _apart_anyway(inputs[0]), _apart_anyway(inputs[2])
         if binary is None and operation.params["update_jaxpr"] is not None:
             return None
-        result = operand.reshape(-1).copy()
-        places = _updated_places(operation.params, operand.shape, inputs[1], updates.shape)
-        for place, update in zip(places.flat, updates.flat, strict=True):
-            if place < 0:
-                continue
-            if binary is not None:
-                update = _elementwise(
-                    binary, {}, [_packed([x], ()) for x in (result[place], update)], lanes
-                )[()]
-            result[place] = update
-        return [result.reshape(operand.shape)]
+        operand, index, updates = inputs
+        windows = _windows_of(operation, [np.shape(x) for x in inputs])
+        result, updates = _apart_anyway(operand).reshape(-1).copy(), _apart_anyway(updates)
+        if _is_concrete(index):
+            chances = [(windows.places(index), np.asarray(None))]
+        else:
+            number = np.expand_dims(windows.number(index), windows.numbers.offset_dims)
+            chances = [
+                (places, _elementwise(jax.lax.eq_p, {}, [number, np.int32(i)], lanes))
+                for i, places in enumerate(windows.all_places(np.shape(index)))
+            ]
+        for places, meant in chances:
+            meant = np.broadcast_to(meant, places.shape)
+            for place, new, here in zip(places.flat, updates.flat, meant.flat, strict=True):
+                if place >= 0:
+                    result[place] = _updated(binary, result[place], new, here, lanes)
+        return [result.reshape(np.shape(operand))]
 
     return rule
 
 
-def _updated_places(
-    p: dict[str, Any], shape: tuple[int, ...], index: Any, updates: tuple[int, ...]
-) -> np.ndarray:
-    """As :func:`_places`, of a scatter."""
-    d = p["dimension_numbers"]
+def _windows_of(operation: _Operation, shapes: Sequence[tuple[int, ...]]) -> _Windows:
+    """The windows of a gather or scatter with inputs of these shapes."""
+    p = operation.params
+    d, shape = p["dimension_numbers"], shapes[0]
+    if operation.primitive.name == "gather":
+        return _Windows(shape, d, p["slice_sizes"], p["mode"])
     numbers = jax.lax.GatherDimensionNumbers(
         d.update_window_dims,
         d.inserted_window_dims,
@@ -615,58 +691,23 @@ def _updated_places(
         d.operand_batching_dims,
         d.scatter_indices_batching_dims,
     )
-    window = iter(updates[axis] for axis in d.update_window_dims)
+    window = iter(shapes[2][axis] for axis in d.update_window_dims)
     single = (*d.inserted_window_dims, *d.operand_batching_dims)
-    sizes = [1 if axis in single else next(window) for axis in range(len(shape))]
-    return _places(shape, index, numbers, sizes, p["mode"])
+    sizes = tuple(1 if axis in single else next(window) for axis in range(len(shape)))
+    return _Windows(shape, numbers, sizes, p["mode"])
 
 
-def _dynamic_slice(operation: _Operation, inputs: list[Any], lanes: int) -> list[Any] | None:
-    """A select among the windows, if they are few."""
-    operand, starts = inputs[0], inputs[1:]
-    windows = _windows(np.shape(operand), operation.params["slice_sizes"])
-    if len(windows) > _SELECTED:
-        return None
-    operand = _apart_anyway(operand)
-    place = _window(starts, np.shape(operand), operation.params["slice_sizes"])
-    return [_chosen(place, [operand[window] for window in windows], lanes)]
+def _updated(binary: Any, old: Any, new: Any, here: Any, lanes: int) -> Any:
+    if binary is not None:
+        new = _bound(binary, {}, (old, new), lanes)
+    return new if here is None else _bound(jax.lax.select_n_p, {}, (here, old, new), lanes)
 
 
-def _dynamic_update_slice(operation: _Operation, inputs: list[Any], lanes: int) -> list[Any] | None:
-    (operand, update), starts = map(_apart_anyway, inputs[:2]), inputs[2:]
-    windows = _windows(operand.shape, update.shape)
-    if len(windows) > _SELECTED:
-        return None
-    choices = []
-    for window in windows:
-        choices.append(operand.copy())
-        choices[-1][window] = update
-    return [_chosen(_window(starts, operand.shape, update.shape), choices, lanes)]
-
-
-def _windows(shape: Sequence[int], sizes: Sequence[int]) -> list[tuple[slice, ...]]:
-    """All windows of these sizes, the last axis first to move."""
-    axes = [
-        [slice(i, i + size) for i in range(length - size + 1)]
-        for length, size in zip(shape, sizes, strict=True)
-    ]
-    return list(itertools.product(*axes))
-
-
-def _window(starts: Sequence[Any], shape: Sequence[int], sizes: Sequence[int]) -> Any:
-    """The number of the window at these starts, which are brought into the array."""
-    number: Any = jnp.int32(0)
-    for start, length, size in zip(starts, shape, sizes, strict=True):
-        start = start[()] if is_apart(start) else start
-        number = number * (length - size + 1) + jnp.clip(start, 0, length - size).astype(jnp.int32)
-    return number
-
-
-def _chosen(place: Any, choices: Sequence[Any], lanes: int) -> np.ndarray:
-    """The choice of this number, or the nearest one."""
+def _chosen(number: np.ndarray, choices: Sequence[Any], lanes: int) -> np.ndarray:
+    """Entry by entry the choice of this number, or the nearest one."""
     value = choices[-1]
     for i in range(len(choices) - 2, -1, -1):
-        here = _packed([place <= i], ())
+        here = _elementwise(jax.lax.le_p, {}, [number, np.int32(i)], lanes)
         value = _elementwise(jax.lax.select_n_p, {}, [here, value, choices[i]], lanes)
     return value
 
@@ -691,8 +732,8 @@ def _cond(operation: _Operation, inputs: list[Any], lanes: int) -> list[Any]:
     if not is_apart(index):
         return _switch(index, branches, operands, lanes)
     results = [_run(_Body(branch, operands), operands, lanes) for branch in branches]
-    place = index[()].astype(jnp.int32)
-    return [_chosen(place, choices, lanes) for choices in zip(*results, strict=True)]
+    number = _converted(index, jnp.int32)
+    return [_chosen(number, choices, lanes) for choices in zip(*results, strict=True)]
 
 
 def _switch(index: Any, branches: Any, operands: list[Any], lanes: int) -> list[Any]:
@@ -734,25 +775,23 @@ def _run(body: _Body, inputs: Sequence[Any], lanes: int) -> list[Any]:
 
 
 _INTO_RANGE = (jax.lax.GatherScatterMode.CLIP, jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS)
-_CALLS = {"jit", "closed_call", "core_call", "remat2", "checkpoint"}
-_CALLS |= {"custom_jvp_call", "custom_vjp_call"}
+_CALLS = {"jit", "closed_call", "core_call", "remat2", "custom_jvp_call", "custom_vjp_call"}
 _CALLBACKS = {"pure_callback", "io_callback", "debug_callback", "debug_print"}
 # fmt: off
 _ELEMENTWISE = {
     "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh",
     "bessel_i0e", "bessel_i1e", "cbrt", "ceil", "clamp", "clz", "complex", "conj",
-    "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "eq", "eq_to", "erf",
-    "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "igamma", "igamma_grad_a",
-    "igammac", "imag", "integer_pow", "is_finite", "le", "le_to", "lgamma", "log", "log1p",
-    "logistic", "lt", "lt_to", "max", "min", "mul", "mulhi", "name", "ne", "neg", "nextafter",
-    "not", "or", "polygamma", "population_count", "pow", "random_gamma_grad", "real",
-    "reduce_precision", "regularized_incomplete_beta", "rem", "round", "rsqrt", "select_n",
-    "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt",
-    "square", "stop_gradient", "sub", "tan", "tanh", "xor", "zeta",
+    "convert_element_type", "copy", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc",
+    "exp", "exp2", "expm1", "floor", "ge", "gt", "igamma", "igamma_grad_a", "igammac", "imag",
+    "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min",
+    "mul", "mulhi", "name", "ne", "neg", "nextafter", "not", "or", "polygamma", "population_count",
+    "pow", "real", "reduce_precision", "regularized_incomplete_beta", "rem", "round", "rsqrt",
+    "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign", "sin",
+    "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor", "zeta",
 }
 # fmt: on
 # Without a rule of their own, but well handled by the compiler inside a loop.
-_BY_VMAP = {"argmax", "argmin", "cumlogsumexp"}
+_BY_VMAP = {"argmax", "argmin", "cumlogsumexp", "dynamic_slice", "dynamic_update_slice"}
 _FREE = {"broadcast_in_dim", "concatenate", "pad", "reshape", "rev", "slice", "split", "squeeze"}
 _FREE |= {"stack", "tile", "transpose", "unstack"}
 # Operations whose second input says which entries of the first are meant.
@@ -770,8 +809,6 @@ _RULES: dict[str, Callable[..., list[Any] | None]] = {
     "cumprod": _cumulative(jax.lax.mul_p),
     "cumsum": _cumulative(jax.lax.add_p),
     "dot_general": _dot,
-    "dynamic_slice": _dynamic_slice,
-    "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,
     "optimization_barrier": _barrier,
     "pad": _pad,
