@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from thalweg import lanes
 from thalweg.lanes import Program, apart, entries, in_one_pass, is_apart, repacked, together
+from thalweg.lanes.arithmetic import ELEMENTWISE
 
 LANES = 9
 RNG = np.random.default_rng(0)
@@ -346,7 +346,7 @@ def test_elementwise_operations():
 
     own = (x, y, u, z, n)
     traced = jax.make_jaxpr(rounded)(*(x[0] for x in own))
-    assert {e.primitive.name for e in traced.eqns} >= lanes._ELEMENTWISE
+    assert {e.primitive.name for e in traced.eqns} >= ELEMENTWISE
     # The same operations, but what runs over chains may contract a product and a sum: the special
     # functions are series of some ten of them.
     assert_same(*both(lambda fixed, shared, *own: rounded(*own), *own), ulps=64)
@@ -467,7 +467,7 @@ def test_nothing_but_lanes_reaches_the_compiler():
         known, X3
     )
     moved = {"broadcast_in_dim", "slice", "squeeze", "jit"}
-    assert {e.primitive.name for e in traced.eqns} <= lanes._ELEMENTWISE | moved
+    assert {e.primitive.name for e in traced.eqns} <= ELEMENTWISE | moved
     # Every number computed is one of a chain: no axes but that of the chains.
     for equation in traced.eqns:
         if equation.primitive.name not in moved:

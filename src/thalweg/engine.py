@@ -115,7 +115,7 @@ def _chosen(tree: Any, marks: tuple[Any, ...], wide: bool, precision: Any) -> Ro
         warnings.warn(
             f"the step holds a host callback ({program.obstacle}) and takes the general route, "
             "which is slower",
-            stacklevel=2,
+            stacklevel=4,
         )
     if program.obstacle is not None:
         return batched(f"a step holds the operation {program.obstacle}")

@@ -213,9 +213,12 @@ class FiniteSum:
         try:
             out = jax.eval_shape(self.loss, shapes, sample)
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+            remedy = ""
+            if isinstance(error, (jax.errors.JAXTypeError, jax.errors.JAXIndexError)):
+                remedy = "; shapes and branches cannot depend on the numbers, use jnp.where"
             raise InputError(
                 f"the loss cannot be evaluated on these parameters ({describe(params)}) and a "
-                f"sample ({describe(sample)}): {str(error).splitlines()[0]}"
+                f"sample ({describe(sample)}): {str(error).splitlines()[0]}{remedy}"
             ) from error
         if getattr(out, "shape", None) != () or not jnp.issubdtype(out.dtype, jnp.floating):
             raise InputError(
