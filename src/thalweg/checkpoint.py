@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,10 @@ def fingerprint(tree: Any) -> str:
 
 def check_writable(folder: Path) -> None:
     """Raise InputError unless files can be written in the folder and there is room for some."""
-    probe = folder / ".thalweg-probe"
     try:
-        probe.write_bytes(b"0")
-        probe.unlink()
+        # A name of its own: several processes may ask at once.
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0")
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise InputError(

@@ -95,7 +95,7 @@ class _Shape(NamedTuple):
     dtype: Any
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def _chosen(tree: Any, marks: tuple[Any, ...], wide: bool, precision: Any) -> Route:
     leaves = [jax.ShapeDtypeStruct(*x) if isinstance(x, _Shape) else x for x in marks]
     setting, start = jax.tree.unflatten(tree, leaves)
