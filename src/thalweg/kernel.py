@@ -56,9 +56,9 @@ def advance(
         interpret: Whether to run operation by operation, on any device.
 
     Raises:
-        InputError: A batched route, a setting with records, another size of a block.
-        NotImplementedError: The step has an operation that is not lowered to Triton. Looking up, by
-            an index, numbers of the chain's own is one.
+        InputError: A batched route, a setting with records, another size of a block; a step that
+            looks up, by an index, numbers of the chain's own. What Triton itself does not have
+            (erf, sorting) is its own NotImplementedError.
 
     Cost: a branch that is the same for all chains costs both its sides.
     """
@@ -199,7 +199,7 @@ def _arrays(operation: Any, known: dict[Any, Any]) -> list[Any]:
     """The known arrays that an operation in the kernel reads: tables, which it looks up."""
     arrays = [x for x in _variables(operation.invars) if x in known and x.aval.shape]
     if arrays and (operation.primitive.name != "gather" or arrays != operation.invars[:1]):
-        raise NotImplementedError(
+        raise InputError(
             f"the kernel cannot hold an array of shape {arrays[0].aval.shape}, which the operation "
             f"{operation.primitive.name} reads"
         )
@@ -223,7 +223,7 @@ def _looked_up(
 ) -> Array:
     """Numbers of a table, one for each lane, from where it is."""
     if slice_sizes != (1,) or index.ndim != 2:
-        raise NotImplementedError(
+        raise InputError(
             f"the kernel looks up single numbers in known tables, not windows {slice_sizes} in "
             f"{table.shape}"
         )
