@@ -276,5 +276,5 @@ def test_what_it_cannot_is_refused():
         with pytest.raises(tw.InputError, match=f"has {lanes} chains; expected a power of two"):
             kernel.advance(other.route, *other[1:], *bounds(0, 1))
     work = work_of(OwnTable(jnp.zeros(1), "clip"), None, jnp.zeros(20))
-    with pytest.raises(InputError, match="looks up single numbers in known tables"):
+    with pytest.raises(tw.InputError, match="looks up single numbers in known tables"):
         kernel.advance(work.route, *work[1:], *bounds(0, 1))
