@@ -28,8 +28,8 @@ RECORDS_AT_ONCE = 16
 _BLOCKS_AT_ONCE = 16
 # Steps between two looks at whether a whole block has stopped.
 _STEPS_AT_ONCE = 64
-# Operations on lanes up to which taking the step apart pays; compilation takes about a millisecond
-# each.
+# Operations on lanes up to which taking the step apart pays; compilation takes about two
+# milliseconds each.
 _LANES_COST = 2000
 # A turn of the loop costs 0.1 us, so blocks are long; but XLA:CPU splits a loop over the lanes
 # among threads, at 3 us a step, where it counts more than 200,000 operations (ten for a byte).
@@ -61,7 +61,7 @@ class Route:
         return "batched" if self.program is None else "lanes"
 
     def executable(self, device: jax.Device, *arguments: Any) -> Callable[..., Any]:
-        """:func:`advance` compiled for a device, with the arrays of the setting for the setting.
+        """:func:`_advance` compiled for a device, with the arrays of the setting for the setting.
 
         Compiled ahead of time, because a thread that calls it does not share the caller's
         configuration (64 bits, precision of products).

@@ -25,7 +25,7 @@ SELECTED = 8
 _INTO_RANGE = (jax.lax.GatherScatterMode.CLIP, jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS)
 
 
-class _Windows(NamedTuple):
+class Windows(NamedTuple):
     """Which entries of an array an index means, in the words of a gather."""
 
     shape: tuple[int, ...]
@@ -92,7 +92,7 @@ def _at(x: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _loaded(
-    windows: _Windows, fill_value: Any, table: Any, index: Any, lanes: int
+    windows: Windows, fill_value: Any, table: Any, index: Any, lanes: int
 ) -> list[Any] | None:
     numbers, row, batch = windows.numbers, windows.shape[1:], index.shape[:-1]
     are_rows = (
@@ -142,12 +142,12 @@ def _scatter(binary: Any) -> Callable[..., list[Any] | None]:
     return rule
 
 
-def windows_of(operation: Operation, shapes: Sequence[tuple[int, ...]]) -> _Windows:
+def windows_of(operation: Operation, shapes: Sequence[tuple[int, ...]]) -> Windows:
     """The windows of a gather or scatter with inputs of these shapes."""
     p = operation.params
     d, shape = p["dimension_numbers"], shapes[0]
     if operation.primitive.name == "gather":
-        return _Windows(shape, d, p["slice_sizes"], p["mode"])
+        return Windows(shape, d, p["slice_sizes"], p["mode"])
     numbers = jax.lax.GatherDimensionNumbers(
         d.update_window_dims,
         d.inserted_window_dims,
@@ -158,7 +158,7 @@ def windows_of(operation: Operation, shapes: Sequence[tuple[int, ...]]) -> _Wind
     window = iter(shapes[2][axis] for axis in d.update_window_dims)
     single = (*d.inserted_window_dims, *d.operand_batching_dims)
     sizes = tuple(1 if axis in single else next(window) for axis in range(len(shape)))
-    return _Windows(shape, numbers, sizes, p["mode"])
+    return Windows(shape, numbers, sizes, p["mode"])
 
 
 def _updated(binary: Any, old: Any, new: Any, here: Any, lanes: int) -> Any:

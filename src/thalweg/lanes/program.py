@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend import core
 
 from thalweg.lanes.arithmetic import ARITHMETIC, ELEMENTWISE
-from thalweg.lanes.indexing import INDEXING, SELECTED, chosen_among, windows_of
+from thalweg.lanes.indexing import INDEXING, SELECTED, Windows, chosen_among, windows_of
 from thalweg.lanes.moving import MOVING
 from thalweg.lanes.values import (
     Operation,
@@ -165,7 +165,7 @@ class _Body:
         """Whether the index is."""
         return is_concrete(self.constants.get(operation.inputs[1]))
 
-    def _windows(self, operation: Operation) -> "_Windows":
+    def _windows(self, operation: Operation) -> Windows:
         return windows_of(operation, [self.shapes[i].shape for i in operation.inputs])
 
     def _bodies(self, operation: Operation, own: set[int]) -> list[tuple["_Body", set[int], int]]:
