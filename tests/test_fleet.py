@@ -51,6 +51,8 @@ def outcomes(folder):
     a_run(tw.Minibatch(1), 100, checkpoint=folder / "half")
     found = {"lanes": a_run(tw.Minibatch(1)), "batched": a_run(tw.Reshuffled(2))}
     assert [run.stats["route"] for run in found.values()] == list(found)
+    # Fewer chains than a block: one of two processes has none.
+    found["few"] = a_run(tw.Minibatch(1), chains=3)
     if (folder / "others").exists():
         found["resumed"] = a_run(tw.Minibatch(1), checkpoint=folder / "others")
     return {name: outcome(run) for name, run in found.items()}

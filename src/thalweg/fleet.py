@@ -103,7 +103,8 @@ class Fleet:
         processes = jax.process_count()
         calls = -(-blocks // most)
         together = processes * self.workers
-        calls = min(blocks, -(-calls // together) * together)
+        # Every process has a call, if only of filling: all of them join what comes out.
+        calls = max(processes, min(blocks, -(-calls // together) * together))
         ends = np.linspace(0, blocks, calls + 1).astype(int)
         mine = np.array_split(np.arange(calls), processes)[jax.process_index()]
         shares = []
