@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import quad
 from scipy.linalg import expm
 
 import thalweg as tw
@@ -40,18 +41,18 @@ class Given(Stream):
         return self.numbers.astype(dtype)
 
 
-def stepped(diffusion, points, numbers):
-    """One step from each of the points with each row of numbers: (points, rows, ...)."""
-    return _stepped(diffusion, points, np.asarray(numbers))
+def stepped(diffusion, points, numbers, k=0):
+    """Step k from each of the points with each row of numbers: (points, rows, ...)."""
+    return _stepped(diffusion, points, np.asarray(numbers), jnp.asarray(k, jnp.int32))
 
 
 @eqx.filter_jit
-def _stepped(diffusion, points, numbers):
+def _stepped(diffusion, points, numbers, k):
     word = jnp.zeros((), jnp.uint32)
 
     def one(x, z):
         stream = Given(jnp.zeros(2, jnp.uint32), word, word, z)
-        return diffusion.advance(diffusion.init(x), stream, word).params
+        return diffusion.advance(diffusion.init(x), stream, k).params
 
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(points, numbers)
 
@@ -332,6 +333,126 @@ def test_the_weak_order_on_a_circle(name):
     assert abs(slope(errors) - order) < 0.1
 
 
+# Noise that varies in time.
+
+
+def course(t):
+    """From 1/2 to 1: Dai and Zhu's remark on Theorem 2.4 has T(t) = 1 / (2 (1 + 1 / (1 + t)))."""
+    return (1 + t) / (2 + t)
+
+
+COURSES = {
+    "number": (
+        tw.Diffusion(bent, 0.3, DT).scheduled(course),
+        lambda x, dw, t: x - np.sin(x) * DT + np.sqrt(0.3 * course(t)) * dw,
+    ),
+    "function to a diagonal": (
+        tw.Diffusion(bent, lambda x: 1 + jnp.square(x[::-1]), DT).scheduled(course),
+        lambda x, dw, t: x - np.sin(x) * DT + np.sqrt((1 + x[::-1] ** 2) * course(t)) * dw,
+    ),
+    "matrix, twice": (
+        tw.Diffusion(bent, CORRELATED, DT).scheduled(course).scheduled(lambda t: 2.0),
+        lambda x, dw, t: (
+            x - np.sin(x) * DT + np.sqrt(2 * course(t)) * (np.linalg.cholesky(CORRELATED) @ dw)
+        ),
+    ),
+    "factor": (
+        tw.Diffusion.from_factor(bent, low, DT).scheduled(course),
+        lambda x, dw, t: x - np.sin(x) * DT + np.sqrt(course(t)) * np.array([x[0], 0.5]) * dw,
+    ),
+    "milstein": (
+        tw.Diffusion(bent, lambda x: 1 + jnp.square(x), DT, method="milstein").scheduled(course),
+        lambda x, dw, t: (
+            x
+            - np.sin(x) * DT
+            + np.sqrt((1 + x**2) * course(t)) * dw
+            + course(t) * x / 2 * (dw**2 - DT)
+        ),
+    ),
+    "heun": (
+        tw.Diffusion(bent, 0.3, DT, method="heun").scheduled(course),
+        lambda x, dw, t: (
+            x - (np.sin(x) + np.sin(x - np.sin(x) * DT + middle(t) * dw)) * DT / 2 + middle(t) * dw
+        ),
+    ),
+}
+
+
+def middle(t):
+    return np.sqrt(0.3 * course(t + DT / 2))
+
+
+@pytest.mark.parametrize("name", COURSES)
+def test_paths_with_noise_that_varies_equal_a_plain_loop(name):
+    diffusion, step = COURSES[name]
+    run = tw.simulate(diffusion, START, steps=7, key=KEY)
+    run = tw.simulate(diffusion, run, steps=20)
+    count = 1 if name == "factor" else 2
+    x = START
+    for k in range(20):
+        x = step(x, np.sqrt(DT) * np.asarray(Stream.of(KEY, 0, k).normal(count)), k * DT)
+    # As for constant noise.
+    np.testing.assert_allclose(run.params[0], x, rtol=1e-13, atol=1e-13)
+
+
+def test_the_noise_of_a_time():
+    varied = tw.Diffusion(bent, CORRELATED, DT).scheduled(course)
+    assert varied.varies
+    frozen = varied.at(3.0)
+    assert not frozen.varies
+    assert frozen.at(1.0) is frozen
+    np.testing.assert_allclose(frozen.covariance(START), 0.8 * CORRELATED, rtol=1e-15)
+    np.testing.assert_allclose(varied.covariance(START), 0.5 * CORRELATED, rtol=1e-15)
+    # The root goes along: a step of the frozen equation is that of an equation made for it.
+    same = tw.Diffusion(bent, 0.8 * CORRELATED, DT)
+    ends = (stepped(d, np.array([START]), [[1.0, -2.0]]) for d in (frozen, same))
+    np.testing.assert_allclose(*ends, rtol=1e-14)
+
+
+def exact_variance(t):
+    """Of dX = -X dt + s(t)^{1/2} dW from 0: v' = -2 v + s(t), by quadrature."""
+    return quad(lambda u: np.exp(-2 * (t - u)) * course(u), 0, t, epsabs=1e-13)[0]
+
+
+@pytest.mark.parametrize(("method", "order"), [("euler-maruyama", 1), ("heun", 2)])
+def test_the_weak_order_with_noise_that_varies(method, order):
+    """Steps are affine in x and z, so variances follow from steps from 0 and 1 with z = 0, 1."""
+    errors = []
+    for n in (64, 128):
+        h, diffusion = 1 / n, tw.Diffusion(back, 1.0, 1 / n, method=method).scheduled(course)
+        variance = plain = 0.0
+        for k in range(n):
+            ends = np.asarray(stepped(diffusion, np.array([0.0, 1.0]), [[0.0], [1.0]], k))
+            variance = ends[1, 0] ** 2 * variance + ends[0, 1] ** 2
+            plain = (1 - h) ** 2 * plain + h * course(k * h)
+        errors.append(variance - exact_variance(1.0))
+        if order == 1:
+            # Three roundings a step, damped.
+            np.testing.assert_allclose(variance, plain, rtol=n * 1e-15)
+    # As with constant noise.
+    assert abs(slope(errors) - order) < 0.02
+
+
+def test_the_variance_with_noise_that_varies_is_that_of_its_equation():
+    diffusion = tw.Diffusion(back, 1.0, 0.02, method="heun").scheduled(course)
+    run = tw.simulate(diffusion, jnp.zeros(1), steps=100, key=KEY, chains=20_000)
+    assert run.stats["route"] == "lanes"
+    exact = exact_variance(2.0)
+    # Four standard errors, v (2 / N)^{1/2}: .04 v; Heun's own error is h^2/6 = 1e-4 of v. Without a
+    # course, v would be 1/2 (1 - exp(-4)) times 1 or 1/2: .49 or .25 against .34.
+    error = exact * np.sqrt(2 / 20_000)
+    assert abs(np.var(run.params) - exact) < 4 * error
+
+
+def test_chains_whose_schedule_becomes_negative_have_diverged():
+    diffusion = tw.Diffusion(linear, 1.0, 0.1).scheduled(lambda t: 0.25 - t)
+    run = tw.simulate(diffusion, START, steps=9, key=KEY, chains=2)
+    # Steps begin at t = 0, .1, .2 and .3, where it is -.05.
+    assert run.diverged_step.tolist() == [4, 4]
+    with pytest.raises(InputError, match=r"-0.05 at the time 0.3"):
+        diffusion.at(0.3)
+
+
 # Strong orders.
 
 TURN = np.array([[0.0, -1.0], [1.0, 0.0]])
@@ -531,6 +652,10 @@ AT_ONCE = {
         lambda: tw.Diffusion.from_factor(linear, low, DT, method="heun"),
         "constant noise only",
     ),
+    "a number as the schedule": (
+        lambda: tw.Diffusion(linear, 1.0, DT).scheduled(0.5),
+        "function of time, got 0.5",
+    ),
 }
 
 
@@ -572,6 +697,22 @@ AT_THE_START = {
     "columns": (
         tw.Diffusion.from_factor(linear, off_axis, DT, method="milstein"),
         "commutative",
+    ),
+    "schedule negative": (
+        tw.Diffusion(linear, 1.0, DT).scheduled(lambda t: t - 1),
+        "schedule is -1 at the time 0",
+    ),
+    "schedule's shape": (
+        tw.Diffusion(linear, 1.0, DT).scheduled(lambda t: jnp.ones(2)),
+        r"one real number, got float64\[2\]",
+    ),
+    "schedule fails": (
+        tw.Diffusion(linear, 1.0, DT).scheduled(lambda t: t[0]),
+        "schedule cannot be evaluated",
+    ),
+    "under a schedule": (
+        tw.Diffusion(linear, np.eye(3), DT).scheduled(course),
+        r"got \(3, 3\)",
     ),
 }
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from thalweg.dynamics import AbstractDynamics
 from thalweg.errors import InputError, known
-from thalweg.noise import AbstractNoise, Covariance, Factor, Unravel
+from thalweg.noise import AbstractNoise, Covariance, Factor, Scheduled, Unravel
 from thalweg.problem import Params, describe
 from thalweg.random import Stream
 from thalweg.schemes import SCHEMES, Field, Noise
@@ -21,6 +21,9 @@ from thalweg.schemes import SCHEMES, Field, Noise
 # Where noise is looked at before a run: the start and points about a tenth of its size away.
 _POINTS = 5
 _DISTANCE = 0.1
+# Where in a step, as a share of it, a scheme takes noise that varies in time: with its middle
+# Heun's stays of second order, for the integral of s over the step is dt s(t + dt/2) + O(dt^3).
+_TAKEN_AT = {"heun": 0.5}
 
 
 class DiffusionState(NamedTuple):
@@ -66,7 +69,7 @@ class Diffusion(AbstractDynamics):
             a diagonal or (d, d), or a function of params that returns one of these; d counts the
             parameters in the order of ``jax.flatten_util.ravel_pytree``. It may be singular. Where
             a function returns a negative variance or an indefinite matrix the step is NaN: the
-            chain stops and counts as diverged.
+            chain stops and counts as diverged. Or one of :mod:`thalweg.noise_models`.
         step: dt, positive.
         method: One of the table.
 
@@ -75,7 +78,7 @@ class Diffusion(AbstractDynamics):
     of low rank stays on its plane. With pivots, from three dimensions on, the factor jumps where
     their order changes: without effect on laws, but not on paths of given normal numbers. For
     Milstein's scheme it is the smooth one without pivots. Where the factor is known give it
-    instead, see :meth:`from_factor`.
+    instead, see :meth:`from_factor`. Noise may also vary in time, see :meth:`scheduled`.
 
     Cost of a step: the drift (Heun: twice), the covariance with its root, d normal numbers;
     Milstein a derivative of the variances more, or m + 1 derivatives of the root of a matrix.
@@ -104,7 +107,7 @@ class Diffusion(AbstractDynamics):
         if method == "heun" and not self.noise.constant:
             raise InputError(
                 "method 'heun' is of second order for constant noise only, and this noise is a "
-                "function; give an array, or use 'euler-maruyama' or 'milstein'"
+                "function of params; give an array, or use 'euler-maruyama' or 'milstein'"
             )
 
     @classmethod
@@ -123,8 +126,39 @@ class Diffusion(AbstractDynamics):
         """
         return cls(drift, Factor(factor), step, method=method)
 
+    def scheduled(self, schedule: Any) -> "Diffusion":
+        r"""The same with noise that varies in time: :math:`s(t)\,\Sigma(\theta)`.
+
+        Step k takes s from its beginning, t = k dt, or by Heun's method from its middle: the orders
+        of the table stay (for s with two continuous derivatives). s is evaluated once a step for
+        all chains.
+
+        Args:
+            schedule: The function s from the time t (an array of shape ()) to a number, at least
+                0. Where it is negative the chains stop and count as diverged. For steps and
+                batches that vary, s is :math:`\gamma(t)/M(t)` over that of the start (Dai and Zhu,
+                equation (2.3)).
+
+        Raises:
+            InputError: Not a function. At the beginning of a run: it does not return a number, or
+                returns a negative one at the time 0.
+        """
+        return self._with(Scheduled(self.noise, schedule))
+
+    @property
+    def varies(self) -> bool:
+        """Whether the noise varies in time."""
+        return self.noise.varies
+
+    def at(self, time: Any) -> "Diffusion":
+        """The diffusion with the noise of one time for all times."""
+        return self._with(self.noise.at(time)) if self.varies else self
+
     def covariance(self, params: Params) -> Float[Array, "P P"]:
-        r"""The matrix :math:`\Sigma(\theta)`, per unit of time."""
+        r"""The matrix :math:`\Sigma(\theta)`, per unit of time.
+
+        Of noise that varies in time it is the one at t = 0: ``diffusion.at(t).covariance(params)``.
+        """
         theta, unravel = ravel_pytree(params)
         return self.noise.dense(theta, unravel)
 
@@ -164,22 +198,30 @@ class Diffusion(AbstractDynamics):
     def advance(self, state: DiffusionState, stream: Stream, step: Any) -> DiffusionState:
         """One step of the method."""
         theta, unravel = ravel_pytree(state.params)
-        noise = self.noise.on(theta, unravel, self.method == "milstein")
+        time = (
+            jnp.asarray(step).astype(self.step.dtype) + _TAKEN_AT.get(self.method, 0.0)
+        ) * self.step
+        noise = self.noise.at(time).on(theta, unravel, self.method == "milstein")
         dt = self.step.astype(theta.dtype)
         dw = jnp.sqrt(dt) * stream.normal(noise.count, theta.dtype)
-        moved = SCHEMES[self.method](self._flat_drift(unravel), noise, theta, dt, dw)
+        moved = SCHEMES[self.method](self.flat_drift(unravel), noise, theta, dt, dw)
         return DiffusionState(unravel(moved))
 
     def evaluations(self) -> float:
         """Drifts a step."""
         return 2.0 if self.method == "heun" else 1.0
 
-    def _flat_drift(self, unravel: Unravel) -> Field:
+    def flat_drift(self, unravel: Unravel) -> Field:
+        """The drift as a function of flat parameters, in their type."""
+
         def field(theta: Float[Array, " d"]) -> Float[Array, " d"]:
             out = self.drift(unravel(theta))
             return ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x).astype(theta.dtype), out))[0]
 
         return field
+
+    def _with(self, noise: AbstractNoise) -> "Diffusion":
+        return Diffusion(self.drift, noise, self.step, method=self.method)
 
     def _check_drift(self, start: Params) -> None:
         try:
@@ -226,7 +268,7 @@ def _examined(
         point = theta + shift
         noise = diffusion.noise.on(point, unravel, smooth)
         return _Seen(
-            jnp.all(jnp.isfinite(diffusion._flat_drift(unravel)(point))),
+            jnp.all(jnp.isfinite(diffusion.flat_drift(unravel)(point))),
             jnp.all(jnp.isfinite(noise.times(point, pair[0]))),
             diffusion.noise.symmetric(point, unravel),
             _commutes(noise, point, pair) if smooth else jnp.asarray(True),

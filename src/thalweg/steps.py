@@ -106,7 +106,9 @@ def check_step(step: Any) -> None:
     """Raise InputError unless ``step`` can be used as one; numbers must be positive and finite."""
     if isinstance(step, optax.GradientTransformation) or callable(step):
         return
-    _check_step("step", step)
+    # A step that one differentiates by is checked where it is a number.
+    if not isinstance(step, jax.core.Tracer):
+        _check_step("step", step)
 
 
 def _check_step(name: str, value: Any) -> None:

@@ -5,12 +5,14 @@ A sampler draws indices :math:`i_b` and weights :math:`w_b`; the stochastic grad
 parameters, its own state, a stream and the number of the step, and of nothing else.
 """
 
+import math
 from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
@@ -19,6 +21,7 @@ from thalweg.errors import InputError
 from thalweg.gradnorms import gradients_at_once, problem_gradient_norms, squared_norm
 from thalweg.problem import FiniteSum, Params
 from thalweg.random import Stream
+from thalweg.sampling.outcomes import Outcomes, multisets
 
 # A covariance is a dense P x P matrix: 4096**2 float64 are 128 MiB.
 _DENSE_PARAMETERS = 4096
@@ -49,6 +52,41 @@ class Moments(NamedTuple):
 
     first: Float[Array, " n"]
     second: Float[Array, " n"]
+
+
+class Centred(NamedTuple):
+    r"""One draw's covariance as a sum of squares, which cannot cancel.
+
+    With the mean m it is :math:`\sum_i p_i (w_i g_i - m)(w_i g_i - m)^\top + r\,m m^\top`.
+
+    Attributes:
+        probabilities: :math:`p_i`.
+        weights: :math:`w_i`.
+        rest: r, what the probabilities lack of one.
+    """
+
+    probabilities: Float[Array, " n"]
+    weights: Float[Array, " n"]
+    rest: Float[Array, ""]
+
+
+def centred(moments: Moments) -> Centred:
+    r"""The sum of squares of one draw's moments.
+
+    :math:`p_i = (c^{(1)}_i)^2/c^{(2)}_i` and :math:`w_i = c^{(2)}_i/c^{(1)}_i`.
+    Where a draw is one sample with a weight that depends on the sample alone, these are its
+    probability and weight, and r is zero. Where the weight is random given the sample (one draw a
+    group), Cauchy and Schwarz leave :math:`r \ge 0`. Multiplying out gives the difference of
+    moments, whose terms may be larger than itself by any factor.
+    """
+    first, second = moments
+    drawn = (first > 0) & (second > 0)
+    weights = jnp.where(drawn, second / jnp.where(drawn, first, 1), 0)
+    probabilities = jnp.where(drawn, first / jnp.where(drawn, weights, 1), 0)
+    rest = 1 - jnp.sum(probabilities)
+    # A sum of n numbers is one to so much.
+    rounding = 8 * first.size * float(jnp.finfo(first.dtype).eps)
+    return Centred(probabilities, weights, jnp.where(rest > rounding, rest, 0))
 
 
 class AbstractSampler(eqx.Module):
@@ -92,6 +130,45 @@ class AbstractMemoryless(AbstractSampler):
     def moments(self, problem: FiniteSum, params: Params, state: Any = None) -> Moments:
         """The coefficients of one draw."""
 
+    @abstractmethod
+    def outcomes(
+        self,
+        problem: FiniteSum,
+        params: Params,
+        draws: Int[Array, "outcomes draws ..."] | None = None,
+    ) -> Outcomes:
+        r"""Every estimate :math:`\hat g` that a step with fresh scores can make: its exact law.
+
+        Its mean and covariance are :meth:`mean` and :meth:`covariance`.
+
+        Args:
+            problem: The objective.
+            params: Where.
+            draws: :meth:`all_draws` of the problem, which are listed here unless given. Given them
+                the method is traceable in everything else.
+
+        Raises:
+            InputError: More draws than can be listed; kept scores, on which the draws depend.
+
+        Cost: m B numbers for m outcomes of B draws, and n gradients if probabilities need norms.
+        """
+
+    def outcome_count(self, problem: FiniteSum) -> int:
+        """The number of :meth:`all_draws`, which may be huge."""
+        return math.comb(problem.n + self.size - 1, self.size)
+
+    def all_draws(self, problem: FiniteSum) -> Int[np.ndarray, "outcomes draws ..."]:
+        """All draws of a step whatever their order: here B of n samples with replacement.
+
+        Raises:
+            InputError: More than a million of them.
+        """
+        return multisets(problem.n, self.size)
+
+    def listed(self, problem: FiniteSum, draws: Array | None) -> Int[Array, "outcomes draws ..."]:
+        """The draws given, or all of them."""
+        return jnp.asarray(self.all_draws(problem)) if draws is None else draws
+
     def variance_factor(self, problem: FiniteSum) -> float:
         """The covariance of the batch's estimate over a single draw's: 1/B if independent."""
         return 1.0 / self.size
@@ -105,8 +182,10 @@ class AbstractMemoryless(AbstractSampler):
     ) -> Float[Array, "P P"]:
         r"""The covariance :math:`C = E[\hat g \hat g^\top] - E[\hat g] E[\hat g]^\top`.
 
-        Rows are the parameters in the order of ``jax.flatten_util.ravel_pytree``. Cost: n gradients
-        and n P^2 operations; memory a chunk of gradients and P^2.
+        Rows are the parameters in the order of ``jax.flatten_util.ravel_pytree``. It is a sum of
+        squares (:func:`centred`): positive semidefinite and right to rounding of itself also where
+        it is tiny against the mean. Cost: 2 n gradients and n P^2 operations; memory a chunk of
+        gradients and P^2.
 
         Raises:
             InputError: More than 4096 parameters; use :meth:`trace`.
@@ -118,19 +197,20 @@ class AbstractMemoryless(AbstractSampler):
                 f"expected at most {_DENSE_PARAMETERS} parameters (trace() has no such limit)"
             )
         moments = self.moments(problem, params, state)
+        mean, _ = ravel_pytree(problem.gradient(params, weights=moments.first))
+        law = jax.tree.map(lambda x: x.astype(mean.dtype), centred(moments))
 
         def part(data: Any, coefficients: Array) -> Array:
-            def flat(sample: Any) -> Array:
-                return ravel_pytree(jax.grad(problem.loss)(params, sample))[0]
+            def deviation(sample: Any, probability: Array, weight: Array) -> Array:
+                gradient = ravel_pytree(jax.grad(problem.loss)(params, sample))[0]
+                return jnp.sqrt(probability) * (weight * gradient - mean)
 
-            rows = jax.vmap(flat)(data)
-            return jnp.einsum("i,ij,ik->jk", coefficients.astype(rows.dtype), rows, rows)
+            rows = jax.vmap(deviation)(data, coefficients[:, 0], coefficients[:, 1])
+            return jnp.dot(rows.T, rows, precision="highest")
 
-        second = problem.sum_over_chunks(
-            part, problem.data, moments.second, gradients_at_once(params)
-        )
-        mean, _ = ravel_pytree(problem.gradient(params, weights=moments.first))
-        return self.variance_factor(problem) * (second - jnp.outer(mean, mean))
+        pairs = jnp.stack([law.probabilities, law.weights], axis=1)
+        squares = problem.sum_over_chunks(part, problem.data, pairs, gradients_at_once(params))
+        return self.variance_factor(problem) * (squares + law.rest * jnp.outer(mean, mean))
 
     def trace(self, problem: FiniteSum, params: Params, state: Any = None) -> Float[Array, ""]:
         """The trace of :meth:`covariance`, from per-sample norms: any number of parameters."""

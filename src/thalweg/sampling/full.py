@@ -4,10 +4,13 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
 
 from thalweg.problem import FiniteSum, Params
 from thalweg.random import Stream
 from thalweg.sampling.base import AbstractMemoryless, Draw, Moments
+from thalweg.sampling.outcomes import Outcomes
 
 
 class Full(AbstractMemoryless):
@@ -25,6 +28,24 @@ class Full(AbstractMemoryless):
     def moments(self, problem: FiniteSum, params: Params, state: Any = None) -> Moments:
         """The weights themselves; the second moment is not used, for the factor is zero."""
         return Moments(problem.weights, jnp.zeros_like(problem.weights))
+
+    def outcomes(
+        self,
+        problem: FiniteSum,
+        params: Params,
+        draws: Int[Array, "outcomes draws ..."] | None = None,
+    ) -> Outcomes:
+        """The one of all samples."""
+        weights = problem.weights[None]
+        return Outcomes(self.listed(problem, draws), weights, jnp.ones(1, weights.dtype))
+
+    def outcome_count(self, problem: FiniteSum) -> int:
+        """One."""
+        return 1
+
+    def all_draws(self, problem: FiniteSum) -> Int[np.ndarray, "outcomes draws ..."]:
+        """The one of all samples."""
+        return np.arange(problem.n, dtype=np.int32)[None]
 
     def variance_factor(self, problem: FiniteSum) -> float:
         """Zero."""

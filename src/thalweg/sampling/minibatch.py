@@ -1,5 +1,6 @@
 """Stochastic gradient descent as most people mean it."""
 
+import math
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -19,6 +20,7 @@ from thalweg.sampling.base import (
     constant_weights,
     population_index,
 )
+from thalweg.sampling.outcomes import Outcomes, independent, multisets, subsets
 
 # Batches up to this size are drawn without a loop.
 _WRITTEN_OUT = 8
@@ -64,7 +66,7 @@ class Minibatch(AbstractMemoryless):
         self, problem: FiniteSum, params: Params, state: None, stream: Stream, step: Any
     ) -> tuple[Draw, None]:
         """B samples, each with weight 1/B."""
-        if self.replace or self.size == 1:
+        if self._replaced:
             index = population_index(problem, stream, self.size)
         else:
             index = _subset(stream, problem.n, self.size)
@@ -74,15 +76,44 @@ class Minibatch(AbstractMemoryless):
         r"""Both coefficients are :math:`a_i`."""
         return Moments(problem.weights, problem.weights)
 
+    def outcomes(
+        self,
+        problem: FiniteSum,
+        params: Params,
+        draws: Int[Array, "outcomes draws ..."] | None = None,
+    ) -> Outcomes:
+        r"""Subsets of equal probability, or multisets with probabilities from the :math:`a_i`."""
+        index = self.listed(problem, draws)
+        weights = jnp.full(index.shape, 1.0 / self.size, problem.weights.dtype)
+        if self._replaced:
+            return independent(index, index, weights, problem.weights[index])
+        count = len(index)
+        return Outcomes(index, weights, jnp.full(count, 1.0 / count, weights.dtype))
+
+    def outcome_count(self, problem: FiniteSum) -> int:
+        """Subsets, or multisets if a sample may be drawn twice."""
+        if self._replaced:
+            return math.comb(problem.n + self.size - 1, self.size)
+        return math.comb(problem.n, self.size)
+
+    def all_draws(self, problem: FiniteSum) -> Int[np.ndarray, "outcomes draws ..."]:
+        """Subsets, or multisets if a sample may be drawn twice."""
+        listing = multisets if self._replaced else subsets
+        return listing(problem.n, self.size)
+
     def variance_factor(self, problem: FiniteSum) -> float:
         r"""1/B with replacement, :math:`(n-B)/(B(n-1))` without."""
-        if self.replace or self.size == 1:
+        if self._replaced:
             return 1.0 / self.size
         return (problem.n - self.size) / (self.size * (problem.n - 1))
 
     def evaluations(self, problem: FiniteSum) -> float:
         """B."""
         return float(self.size)
+
+    @property
+    def _replaced(self) -> bool:
+        return self.replace or self.size == 1
 
 
 def _subset(stream: Stream, n: int, size: int) -> Int[Array, " size"]:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from thalweg.errors import InputError
 from thalweg.gradnorms import problem_gradient_norms
@@ -21,6 +21,7 @@ from thalweg.sampling.base import (
     sample_in,
     weighted_index,
 )
+from thalweg.sampling.outcomes import Outcomes, independent
 
 
 class Resampled(AbstractMemoryless):
@@ -101,6 +102,17 @@ class Resampled(AbstractMemoryless):
     def moments(self, problem: FiniteSum, params: Params, state: Any = None) -> Moments:
         r"""First :math:`a_i`, second :math:`a_i A_j/f_j`."""
         return Moments(problem.weights, problem.weights * self._ratio(problem))
+
+    def outcomes(
+        self,
+        problem: FiniteSum,
+        params: Params,
+        draws: Int[Array, "outcomes draws ..."] | None = None,
+    ) -> Outcomes:
+        r"""Multisets of samples: probability :math:`f_j a_i/A_j`, weight :math:`A_j/(f_j B)`."""
+        index, ratio = self.listed(problem, draws), self._ratio(problem)
+        probabilities = (problem.weights / ratio)[index]
+        return independent(index, index, ratio[index] / self.size, probabilities)
 
     def evaluations(self, problem: FiniteSum) -> float:
         """B."""

@@ -1,10 +1,12 @@
 """Resampling-reweighting by gradient norms: An & Ying's section 3."""
 
+import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from thalweg.errors import InputError, known
@@ -21,6 +23,13 @@ from thalweg.sampling.base import (
     one_a_group,
     running_sums,
     weighted_index,
+)
+from thalweg.sampling.outcomes import (
+    Outcomes,
+    check_listed,
+    independent,
+    multisets,
+    products,
 )
 
 
@@ -176,6 +185,51 @@ class Reweighted(AbstractMemoryless):
         inverse = _inverse(used)
         return Moments(weights * ratio * inverse, weights * ratio * jnp.square(inverse))
 
+    def outcomes(
+        self,
+        problem: FiniteSum,
+        params: Params,
+        draws: Int[Array, "outcomes draws ..."] | None = None,
+    ) -> Outcomes:
+        r"""Multisets of single draws with fresh scores.
+
+        By sample these are samples with probability :math:`a_i r_i` and weight :math:`1/(B r_i)`;
+        by group, one sample of each group together with the group chosen: the product of the
+        groups' sizes times the number of groups.
+        """
+        self._require_fresh()
+        listed = self.listed(problem, draws)
+        norms = problem_gradient_norms(problem, params)
+        weights = problem.weights.astype(norms.dtype)
+        if self.by == "sample":
+            ratio = self._ratio(norms, jnp.dot(weights, norms))
+            inverse = _inverse(ratio)[listed] / self.size
+            return independent(listed, listed, inverse, (weights * ratio)[listed])
+        drawn, group = listed[..., :-1], listed[..., -1:]
+        groups = problem.require_groups()
+        together = jnp.prod(_within(weights, groups, problem.n_groups)[drawn], axis=-1)
+        proportions = problem.group_weights.astype(norms.dtype)
+        ratio = self._ratio(norms[drawn], jnp.dot(norms[drawn], proportions)[..., None])
+        chosen = jnp.take_along_axis(ratio, group, axis=-1)[..., 0]
+        index = jnp.take_along_axis(drawn, group, axis=-1)[..., 0]
+        probabilities = together * chosen * proportions[group[..., 0]]
+        return independent(listed, index, _inverse(chosen) / self.size, probabilities)
+
+    def outcome_count(self, problem: FiniteSum) -> int:
+        """Multisets of single draws."""
+        return math.comb(self._single_count(problem) + self.size - 1, self.size)
+
+    def all_draws(self, problem: FiniteSum) -> Int[np.ndarray, "outcomes draws ..."]:
+        """Multisets of samples, or of rows of one sample a group and the number of a group."""
+        self._require_fresh()
+        if self.by == "sample":
+            return multisets(problem.n, self.size)
+        check_listed(self.outcome_count(problem))
+        groups = np.asarray(problem.require_groups())
+        members = [np.flatnonzero(groups == j) for j in range(problem.n_groups)]
+        single = products([*members, np.arange(problem.n_groups)])
+        return single[multisets(len(single), self.size)]
+
     def evaluations(self, problem: FiniteSum) -> float:
         """B gradients, the norms for the scores, and B current norms where these are used."""
         if self.by == "group" and self.refresh == 1:
@@ -183,6 +237,19 @@ class Reweighted(AbstractMemoryless):
         scored = problem.n if self.by == "sample" else problem.n_groups
         drawn = self.size if self.unbiased else 2 * self.size
         return drawn + scored / self.refresh
+
+    def _require_fresh(self) -> None:
+        if self.refresh > 1:
+            raise InputError(
+                f"with refresh={self.refresh} the draws depend on kept scores and not on the "
+                "parameters alone; use refresh=1"
+            )
+
+    def _single_count(self, problem: FiniteSum) -> int:
+        if self.by == "sample":
+            return problem.n
+        sizes = np.bincount(np.asarray(problem.require_groups()))
+        return math.prod(sizes.tolist()) * problem.n_groups
 
     def _shows_all(self, problem: FiniteSum) -> bool:
         """Whether the scores are of all samples: by group they are of one in each."""
@@ -195,7 +262,7 @@ class Reweighted(AbstractMemoryless):
             return problem_gradient_norms(problem, params)
         return _norms_of(problem, params, one_a_group(problem, stream))
 
-    def _ratio(self, norms: Array, total: Float[Array, ""]) -> Array:
+    def _ratio(self, norms: Array, total: Array) -> Array:
         """The ratio r = (1-u) s/S + u; draws from the population where all scores vanish."""
         safe = jnp.where(total > 0, total, jnp.ones_like(total))
         mixed = (1 - self.uniform) * norms / safe + self.uniform
@@ -235,12 +302,21 @@ class Reweighted(AbstractMemoryless):
         return Draw(index, weights, self._shows_all(problem) & zero[0])
 
 
+def _within(weights: Array, groups: Array, count: int) -> Array:
+    """Probabilities of the samples in their groups; equal in a group without weight."""
+    total = jax.ops.segment_sum(weights, groups, count)[groups]
+    size = jax.ops.segment_sum(jnp.ones_like(weights), groups, count)[groups]
+    return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 1 / size)
+
+
 def _group_moments(problem: FiniteSum, weights: Array, norms: Array) -> Moments:
     groups = problem.require_groups()
     group_weights = problem.group_weights.astype(norms.dtype)
     # A_j times the group's mean norm.
     group_scores = jax.ops.segment_sum(weights * norms, groups, problem.n_groups)
     others = (jnp.sum(group_scores) - group_scores)[groups]
+    # A sample without gradient is not stepped on: its coefficients are those of no draw.
+    weights = jnp.where(norms > 0, weights, 0)
     return Moments(weights, weights * (group_weights[groups] + others * _inverse(norms)))
 
 
