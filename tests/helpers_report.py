@@ -3,6 +3,9 @@
 import numpy as np
 
 STEPS = np.arange(0, 1001, 50)
+TO_FLAT = {"sharp, global": (0.0, 0.0), "flat": (1.0, 1e-9)}
+TO_SHARP = {"sharp, global": (0.9993, 2e-5), "flat": (0.0007, 2e-5)}
+HALF = {"sharp, global": (0.462, 0.004), "flat": (0.538, 0.004)}
 
 
 def share(minimum, fraction, trials=200):
@@ -50,8 +53,21 @@ def row(label, family, **more):
         "paths": [],
         "path_steps": [],
         "end_points": [],
+        "grid": None,
         **more,
     }
+
+
+def predicted(chain, limit, density=None, remark=None):
+    """What the grid has to say of a row, as {minimum: (fraction, error)} by both routes."""
+
+    def route(ends, law):
+        listed = ends and [
+            {"minimum": name, "fraction": f, "error": e} for name, (f, e) in ends.items()
+        ]
+        return {"ends": listed, "stationary": law, "remark": None if ends else remark}
+
+    return {"sgd": route(chain, density), "diffusion": route(limit, density)}
 
 
 def result(kind, title, rows, **more):
@@ -97,6 +113,7 @@ def line_result():
     x = np.linspace(-2, 1, 61)
     f = np.minimum(np.abs(x + 1) - 0.34, 3 * np.abs(x - 0.2) - 0.592)
     theta = 0.2 + 0.1 * np.sin(STEPS / 70)
+    well = np.exp(-50 * (np.linspace(-2, 1, 40) + 1) ** 2)
     rows = [
         row(
             label,
@@ -106,12 +123,13 @@ def line_result():
             paths=[[[v] for v in (theta - 1.2 * (kept < 0.5) * (STEPS > 300)).tolist()]] * 2,
             path_steps=STEPS.tolist(),
             end_points=[[0.2], [0.25], [5.0]] if kept > 0.5 else [[-1.0], [-1.1]],
+            grid=grid,
         )
-        for label, family, kept in (
-            ("GD", "gd", 1.0),
-            ("SGD, B=1", "sgd", 0.0),
-            ("SGD, half step, B=1", "sgd-half", 1.0),
-            ("RR, B=1", "rr", 0.945),
+        for label, family, kept, grid in (
+            ("GD", "gd", 1.0, None),
+            ("SGD, B=1", "sgd", 0.0, predicted(TO_FLAT, TO_FLAT, well.tolist())),
+            ("SGD, half step, B=1", "sgd-half", 1.0, predicted(TO_SHARP, HALF, well.tolist())),
+            ("RR, B=1", "rr", 0.945, predicted(None, None, remark="RR keeps scores")),
         )
     ]
     return result(
@@ -134,6 +152,7 @@ def plane_result():
     f = (x[None] ** 2 - 1) ** 2 * 100 + y[:, None] ** 2
     names = ["global", "second", "third", "fourth", "fifth"]
     places = np.linspace(-1, 1, 5)
+    cloud = np.exp(-4 * np.add.outer(np.linspace(-1.5, 1.5, 12) ** 2, np.linspace(-1, 1, 12) ** 2))
     rows = []
     for label, family, fractions in (
         ("GD", "gd", (1, 0, 0, 0, 0)),
@@ -155,6 +174,9 @@ def plane_result():
                 paths=[[[-0.9, 0.5], [-0.95, 0.2], *lost]],
                 path_steps=[0, 10, 20, 30][: 2 + len(lost)],
                 end_points=[[-1.0, 0.0], [0.9, 0.1], *lost],
+                grid=None
+                if family == "gd"
+                else predicted({"global": (0.7, 0.2)}, {"global": (0.01, 0.02)}, cloud.tolist()),
             )
         )
     about = {"sharpness": 800.0, "nonuniformity": 90.5, "largest_step": 4.95446e-4}

@@ -327,3 +327,32 @@ def test_the_headline_can_come_out_the_other_way():
 
 def test_networks_are_listed():
     assert [name for name, _ in networks()] == ["digits", "mnist", "fashion-mnist"]
+
+
+def test_the_grid_predicts_the_fractions_and_knows_where_the_diffusion_fails():
+    # An and Ying, figure 1: on a lattice the chain is exact. Exited by 10,000 steps under RR by
+    # gradient norms: .5782; the diffusion limit has nobody leave.
+    result = compare("piecewise-linear", samplers=("sgd", "rr"), quick=True)
+    assert row(result, "gd")["grid"] is None
+    for family, expected in (("sgd", 0.0), ("sgd-half", 1.0), ("rr", 0.4218)):
+        chain = row(result, family)["grid"]["sgd"]
+        kept = next(e for e in chain["ends"] if e["minimum"] == "sharp, global")
+        # The basin ends at 0, the exit is counted at -.5: .001 of the chains are between.
+        assert kept["fraction"] == pytest.approx(expected, abs=2e-3)
+        assert kept["error"] == 0
+        seen = share(result, family, "sharp, global")
+        error = np.sqrt(expected * (1 - expected) / 50)
+        assert abs(seen - kept["fraction"]) <= 4 * error + 1 / 50
+    limit = row(result, "rr")["grid"]["diffusion"]["ends"][0]
+    assert limit["fraction"] > 0.99
+    assert any("the diffusion limit is wrong" in sentence for sentence in result["sentences"])
+    law = np.array(row(result, "sgd")["grid"]["sgd"]["stationary"])
+    assert np.linspace(-2, 1, law.size)[law.argmax()] == pytest.approx(-1, abs=0.05)
+
+
+def test_kept_scores_and_passes_have_no_prediction():
+    result = compare("double-well", samplers=("rr", "reshuffled"), refresh=5, quick=True, steps=50)
+    assert row(result, "reshuffled")["grid"] is None
+    assert "keeps scores" in row(result, "rr")["grid"]["sgd"]["remark"]
+    assert row(result, "rr")["grid"]["sgd"]["ends"] is None
+    assert row(result, "sgd-half")["grid"]["sgd"]["ends"] is not None

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.tree_util import Partial
+from scipy.sparse.csgraph import connected_components
 
 import thalweg as tw
 from thalweg.markov import chunks, memory
@@ -621,3 +622,16 @@ def test_the_size_of_chunks_makes_no_difference(monkeypatch):
 def test_available_memory_is_that_of_the_machine():
     available = memory.available_memory()
     assert available is None or 2**20 < available < 2**50
+
+
+@pytest.mark.parametrize("cells", [20, 33])
+def test_corners_of_a_box_are_not_cut_off_by_thin_noise(cells):
+    # Correlation .95: jumps are long and all lead out of two of the corners.
+    covariance = 0.2 * np.array([[1.0, 0.95], [0.95, 1.0]])
+    diffusion = tw.Diffusion(lambda t: -t, covariance, 0.1)
+    jumps = generator(diffusion, Grid([-2.0, -1.5], [2.0, 1.5], (cells, cells)))
+    shape = (jumps.count, jumps.count)
+    graph = sp.csr_array((jumps.rates, (jumps.source, jumps.target)), shape=shape)
+    assert connected_components(graph, directed=True, connection="strong")[0] == 1
+    pairs = jumps.source.astype(np.int64) * jumps.count + jumps.target
+    assert np.unique(pairs).size == pairs.size

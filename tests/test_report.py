@@ -23,6 +23,7 @@ from thalweg import report
 from thalweg.compare.entries import NAMES
 from thalweg.errors import InputError
 from thalweg.report import html, style
+from thalweg.report.grid_figure import grid_figure
 from thalweg.report.labels import place_labels
 from thalweg.report.landscape_figures import landscape_figures
 from thalweg.report.network_figures import network_figures
@@ -125,7 +126,7 @@ def test_shares_keep_the_most_visited_and_sum_the_rest():
 
 
 def test_landscape_tables():
-    table, minima = tables(saved.line_result())
+    table, _, minima = tables(saved.line_result())
     assert table.header[:4] == ["sampler", "step", "sharp, global", "flat"]
     assert table.rows[0][:4] == ["GD", "0.04", "1.000", "0"]
     assert table.rows[3][:4] == ["RR, B=1", "0.04", ".945(16)", ".055(16)"]
@@ -279,8 +280,8 @@ def test_a_flat_surface_is_drawn_without_contours():
 @pytest.mark.parametrize(
     ("name", "figures"),
     [
-        ("line", ["landscape", "loss", "ends"]),
-        ("plane", ["landscape", "loss", "ends"]),
+        ("line", ["landscape", "loss", "ends", "stationary"]),
+        ("plane", ["landscape", "loss", "ends", "stationary"]),
         ("high", ["loss"]),
         ("network", ["sharpness", "slice", "loss"]),
     ],
@@ -415,3 +416,47 @@ def test_report_needs_no_jax():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_the_table_of_predictions():
+    _, table, _ = tables(saved.line_result())
+    names = ["sharp, global", "grid (SGD)", "grid (diffusion)"]
+    assert table.header == ["sampler", *names, "flat", *names[1:]]
+    assert table.rows == [
+        ["SGD, B=1", "0", ".0000(5)", ".0000(5)", "1.000", "1.0000(5)", "1.0000(5)"],
+        ["SGD, half step, B=1", "1.000", ".9993(5)", ".462(4)", "0", ".0007(5)", ".538(4)"],
+        ["RR, B=1", ".945(16)", "–", "–", ".055(16)", "–", "–"],
+    ]
+    # Once, though both routes say it.
+    assert table.caption.count("RR, B=1: RR keeps scores.") == 1
+
+
+def test_stationary_densities_are_drawn_over_the_landscape():
+    line, plane = saved.line_result(), saved.plane_result()
+    panels = drawn(landscape_figures(line), "stationary").axes
+    # SGD and SGD at half the step, each with the landscape on axes of its own.
+    assert len(panels) == 4
+    theta, density = panels[0].lines[0].get_data()
+    assert theta[np.argmax(density)] == pytest.approx(-1.0, abs=0.08)
+    panels = drawn(landscape_figures(plane), "stationary").axes
+    assert [len(axes.images) for axes in panels] == [1, 1, 1, 1]
+    image = panels[0].images[0].get_array()
+    # Rows of an image are the second parameter: both highest in the middle.
+    assert np.unravel_index(np.argmax(image), image.shape) in [(5, 5), (5, 6), (6, 5), (6, 6)]
+    for row in line["rows"]:
+        row["grid"] = None
+    assert "stationary" not in [figure.name for figure in landscape_figures(line)]
+
+
+def test_a_density_on_a_plane_grid_is_drawn_with_its_current():
+    grid = thalweg.Grid([-1.0, -2.0], [1.0, 2.0], (20, 40))
+    x, y = np.meshgrid(*grid.centres, indexing="ij")
+    density, current = np.exp(-4 * x**2 - 4 * y**2), np.stack([-y, x])
+    figure = grid_figure(grid, density, current=current)
+    (axes,) = drawn([figure], "density").axes
+    (arrows,) = [c for c in axes.collections if hasattr(c, "U")]
+    # A rotation: arrows are at right angles to where they stand.
+    across = arrows.U * arrows.X.ravel() + arrows.V * arrows.Y.ravel()
+    assert np.abs(across).max() < 1e-12
+    with pytest.raises(InputError, match="two dimensions"):
+        grid_figure(thalweg.Grid(0.0, 1.0, 4), np.ones(4))

@@ -2,31 +2,34 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import works
 from measure import Measured, Piece
+from program import Check, Row
 
 CHAINS = 10_240
 
-Quantity = Callable[[Measured], float]
+
+def chain_steps(m: Measured) -> int:
+    """Chains times steps of a call."""
+    return m.piece.options["chains"] * m.piece.options["steps"]
 
 
 def cpu(m: Measured) -> float:
     """Median CPU nanoseconds a chain-step."""
-    return median(m.cpu)
+    return 1e9 * median(m.cpu) / chain_steps(m)
 
 
 def wall(m: Measured) -> float:
     """Median wall nanoseconds a chain-step."""
-    return median(m.wall)
+    return 1e9 * median(m.wall) / chain_steps(m)
 
 
 def compilation(m: Measured) -> float:
     """CPU seconds of the first call above a further one."""
-    return m.compilation
+    return m.first["cpu"] - median(m.cpu)
 
 
 def memory(m: Measured) -> float:
@@ -57,33 +60,6 @@ def mean(m: Measured) -> float:
 def exits(m: Measured) -> float:
     """Chains that left."""
     return m.outcome["exits"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """A quantity of a piece, or its ratio to another piece's, and the interval it must lie in."""
-
-    label: str
-    quantity: Quantity
-    piece: str
-    over: str | None = None
-    low: float = -math.inf
-    high: float = math.inf
-
-    def value(self, measured: dict[str, Measured]) -> float:
-        """The number to compare."""
-        value = self.quantity(measured[self.piece])
-        return value if self.over is None else value / self.quantity(measured[self.over])
-
-
-@dataclass(frozen=True)
-class Row:
-    """Pieces measured in turn, and what is asked of them."""
-
-    title: str
-    pieces: tuple[Piece, ...]
-    checks: tuple[Check, ...]
-    repeated: bool = True
 
 
 def _c(name: str, work: str, steps: int, **options: Any) -> Piece:

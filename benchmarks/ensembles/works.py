@@ -1,21 +1,14 @@
 """The ensembles that are measured: numbers shared by the C program, the peers and Thalweg."""
 
 import numpy as np
+from mueller import CENTRE as CENTRE
+from mueller import RADIUS as RADIUS
+from mueller import SCALE as SCALE
+from mueller import START as START
+from mueller import TERMS as TERMS
 
 SEED = 7
 
-# Mueller-Brown, dX = -grad V dt + sqrt(2) dW with V = .05 sum_i A exp(a dx^2 + b dx dy + c dy^2).
-SCALE = 0.05
-# A, a, b, c, x, y of each term.
-TERMS = (
-    (-200.0, -1.0, 0.0, -10.0, 1.0, 0.0),
-    (-100.0, -1.0, 0.0, -10.0, 0.0, 0.5),
-    (-170.0, -6.5, 11.0, -6.5, -0.5, 1.5),
-    (15.0, 0.7, 0.6, 0.7, -1.0, 1.0),
-)
-START = (-0.5582236346, 1.4417258418)
-CENTRE = (0.6234994049, 0.0280377585)
-RADIUS = 0.2
 DT = 1e-3
 # Mean exit time by Scharfetter and Gummel's finite volumes, 256^2, reflecting box
 # [-1.5, 1.1] x [-.4, 2]; 26.815 on 128^2 and 26.774 on 512^2.

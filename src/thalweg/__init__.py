@@ -3,7 +3,9 @@
 from thalweg import curvature as curvature
 from thalweg import datasets as datasets
 from thalweg import landscapes as landscapes
+from thalweg import markov as markov
 from thalweg import models as models
+from thalweg import noise_models as noise_models
 from thalweg import sampling as sampling
 from thalweg import stability as stability
 from thalweg import steps as steps
@@ -17,6 +19,12 @@ from thalweg.dynamics import Descent as Descent
 from thalweg.errors import InputError as InputError
 from thalweg.gradnorms import sample_gradient_norms as sample_gradient_norms
 from thalweg.landscapes import Landscape as Landscape
+from thalweg.limit import corrected_potential as corrected_potential
+from thalweg.limit import diffusion_limit as diffusion_limit
+from thalweg.limit import modified_equation as modified_equation
+from thalweg.markov import Grid as Grid
+from thalweg.markov import MarkovGrid as MarkovGrid
+from thalweg.markov import discretise as discretise
 from thalweg.problem import FiniteSum as FiniteSum
 from thalweg.record import Record as Record
 from thalweg.run import Run as Run

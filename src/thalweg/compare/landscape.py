@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg.compare.entries import Entry, Setting, entries
+from thalweg.compare.predicted import Predictor
 from thalweg.compare.request import Request
 from thalweg.compare.rows import common_row
 from thalweg.compare.sentences import landscape_sentences
@@ -26,6 +27,8 @@ _RECORDS, _PATHS, _END_POINTS = 100, 4, 300
 # Minima are sought, and chains assigned to basins, up to this dimension.
 _SEARCHED = 3
 NOWHERE = "none of these"
+# The grid predicts up to this dimension.
+_ON_GRID = 2
 # A chain is stranded if descent, at its speed there, needs this many times the run's own time.
 _STRANDED = 10.0
 # Nearer than this share of the diagonal of the box is the same place.
@@ -56,7 +59,14 @@ def compare_landscape(landscape: Landscape, request: Request) -> dict[str, Any]:
     starts = _starts(landscape, request, trials)
     found = _minima(landscape, batches[0], rows[0].first_step(), request)
     home = _home(landscape, found)
-    done = [_row(e, landscape, found, home, starts, steps, request) for e in rows]
+    predictor = _predictor(landscape, found, request)
+    done = [
+        {
+            **_row(e, landscape, found, home, starts, steps, request),
+            "grid": predictor and predictor.row(e, steps),
+        }
+        for e in rows
+    ]
     result = {
         "kind": "landscape",
         "title": landscape.name,
@@ -78,6 +88,13 @@ def compare_landscape(landscape: Landscape, request: Request) -> dict[str, Any]:
         "surface": _surface(landscape),
     }
     return {**result, **landscape_sentences(result, request.starts)}
+
+
+def _predictor(landscape: Landscape, found: list[Minimum], request: Request) -> Predictor | None:
+    """What the grid has to say, in the dimensions where it can."""
+    if landscape.start.size > _ON_GRID or not found:
+        return None
+    return Predictor(landscape, found, random=request.starts == "random", quick=request.quick)
 
 
 def _default_samplers(landscape: Landscape) -> tuple[str, ...]:

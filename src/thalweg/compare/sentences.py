@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 Rows = Sequence[dict[str, Any]]
+# Predicted fractions that differ by less are not worth a sentence.
+_APART = 0.05
 
 
 def landscape_sentences(result: dict[str, Any], starts: str) -> dict[str, list[str]]:
@@ -20,6 +22,7 @@ def landscape_sentences(result: dict[str, Any], starts: str) -> dict[str, list[s
         sentences.append(_kept(rows, home))
         if home != target:
             sentences.append(f"The start is not in the basin of the deepest minimum ({target}).")
+    sentences += _diffusion_limits(rows, target)
     sentences.append(_against_descent(rows, target, what, starts))
     notes = _landscape_notes(minima)
     if any(len(row["ends"]) > len(minima) for row in rows):
@@ -113,6 +116,51 @@ def _against_descent(rows: Rows, target: str, what: str, starts: str) -> str:
 
 
 _RR = ("rr", "rr-group", "rr-population", "rr-fixed")
+
+
+def _diffusion_limits(rows: Rows, target: str) -> list[str]:
+    """Where the grid's two predictions differ, and whom the simulation contradicts."""
+    wrong, coarse = [], []
+    for row in rows:
+        chain, limit = (_predicted(row, route, target) for route in ("sgd", "diffusion"))
+        seen = _in(row, target)
+        if chain is not None and _contradicts(chain, seen, row["trials"]):
+            coarse.append(f"{row['label']} ({chain['fraction']:.3f}, simulated {_share(seen)})")
+        elif chain is not None and limit is not None and _apart(chain, limit):
+            wrong.append(
+                f"{limit['fraction']:.3f} for {row['label']}, where the sampler's own transition "
+                f"matrix has {chain['fraction']:.3f} (simulated: {_share(seen)})"
+            )
+    sentences = []
+    if wrong:
+        sentences.append(
+            f"At this step the diffusion limit is wrong about {target}: it predicts "
+            + "; ".join(wrong)
+            + ". Trust the chain."
+        )
+    if coarse:
+        sentences.append(
+            f"The simulation contradicts the transition matrix of {_list(coarse)}: the cells are "
+            "too wide for its moves, or its draws not normal. Trust the simulation."
+        )
+    return sentences
+
+
+def _apart(chain: dict[str, Any], limit: dict[str, Any]) -> bool:
+    doubt = math.hypot(chain["error"], limit["error"])
+    return abs(chain["fraction"] - limit["fraction"]) > max(_APART, 3 * doubt)
+
+
+def _contradicts(predicted: dict[str, Any], seen: dict[str, float], trials: int) -> bool:
+    """Whether a prediction is out of reach of the simulation's error and its own."""
+    p = predicted["fraction"]
+    doubt = math.hypot(predicted["error"], math.sqrt(max(p * (1 - p), 0.0) / trials), 1 / trials)
+    return abs(p - seen["fraction"]) > max(_APART, 3 * math.hypot(doubt, seen["error"]))
+
+
+def _predicted(row: dict[str, Any], route: str, name: str) -> dict[str, Any] | None:
+    ends = row["grid"] and row["grid"][route]["ends"]
+    return next((end for end in ends or [] if end["minimum"] == name), None)
 
 
 def _landscape_notes(minima: Sequence[dict[str, Any]]) -> list[str]:

@@ -25,7 +25,8 @@ class Jumps:
         grid: The grid.
         source: The cell i of each jump.
         target: The cell j, never i; a pair (i, j) occurs once.
-        rates: :math:`r_{ij} \ge 0` per unit of time; in discrete time the probability over the step.
+        rates: :math:`r_{ij} \ge 0` per unit of time; in discrete time the probability over the
+            step.
         leaving: :math:`l_i \ge 0`, through absorbing boundaries, likewise.
         step: The time :math:`\eta` of a step.
         discrete: Whether time is discrete.

@@ -28,7 +28,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
+from scipy.sparse.csgraph import connected_components
 
 from thalweg.diffusion import Diffusion
 from thalweg.errors import InputError
@@ -126,14 +128,41 @@ def tensor_moves(
     )
     terms = offsets(bases.vectors)
     every = steps(grid, np.arange(len(terms)), terms, concrete(chosen[0]) > 0)
+    every = _joined(every, _between_parts(grid, every, degenerate, terms.shape[1]))
     inexact = degenerate[every.source]
     smooth, smooth_drops = _integrated(field, every.only(~inexact))
     local, local_drops, rest, excess = _at_centres(field, every.only(inexact))
     fitted = _joined(smooth, local)
     drops = joined([smooth_drops, local_drops])
-    rows = (chosen[0][fitted.source, fitted.term], drops, fitted.share)
+    diagonal = scaled[:, np.arange(grid.dimension), np.arange(grid.dimension)]
+    either = jnp.concatenate if isinstance(scaled, jax.core.Tracer) else np.concatenate
+    coefficients = either([chosen[0], diagonal], axis=1)
+    rows = (coefficients[fitted.source, fitted.term], drops, fitted.share)
     rates = in_chunks(_rates, rows, _NUMBERS)
     return _merged(len(terms), _joined(fitted, rest), joined([rates, excess]))
+
+
+def _between_parts(
+    grid: Grid, every: Steps, degenerate: Bool[np.ndarray, " cells"], terms: int
+) -> Steps:
+    """Jumps along axes, numbered from ``terms``, between parts of the domain that are cut off.
+
+    In a corner between reflecting walls all long jumps of a cell may lead out. What noise has no
+    direction to leave by stays as it is.
+    """
+    count, d = len(degenerate), grid.dimension
+    inner = every.target >= 0
+    pairs = sp.csr_array(
+        (np.ones(inner.sum()), (every.source[inner], every.target[inner])), shape=(count, count)
+    )
+    part = connected_components(pairs, directed=False)[1]
+    axes = np.broadcast_to(np.eye(d, dtype=np.int32), (count, d, d))
+    along_axes = steps(grid, np.arange(count), axes, np.ones((count, d), bool))
+    source, target = along_axes.source, along_axes.target
+    across = (target >= 0) & (part[source] != part[target])
+    across &= ~(degenerate[source] | degenerate[target])
+    found = along_axes.only(across)
+    return found._replace(term=found.term + np.int32(terms))
 
 
 def _integrated(field: Field, every: Steps) -> tuple[Steps, Any]:

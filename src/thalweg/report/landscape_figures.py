@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from thalweg.report.labels import place_labels
 from thalweg.report.loss_figure import loss_figure
 from thalweg.report.shares import shares
+from thalweg.report.stationary_figure import stationary_figure
 from thalweg.report.style import Drawing, colour, numbers
 
 _BINS = 80
@@ -31,7 +32,8 @@ def landscape_figures(result: Mapping[str, Any]) -> list[Drawing]:
     figures.append(loss_figure(result))
     if any(row["ends"] for row in result["rows"]):
         figures.append(_ends_figure(result))
-    return figures
+    stationary = stationary_figure(result)
+    return [*figures, stationary] if stationary else figures
 
 
 def _line_figure(result: Mapping[str, Any]) -> Drawing:

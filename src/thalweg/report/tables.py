@@ -18,6 +18,9 @@ from thalweg.report.shares import shares
 # Columns for minima: with more of them the table is wider than a terminal.
 _MINIMA = 4
 _MANY = 30
+# Minima beside whose fraction the grid's predictions stand, two columns each.
+_PREDICTED = 3
+_ROUTES = ("sgd", "diffusion")
 Row = Mapping[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 
@@ -35,7 +38,10 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     """What was compared, and for a landscape its minima."""
     if result["kind"] == "network":
         return [_network_table(result)]
-    return [_landscape_table(result), *([_minima_table(result)] if result["minima"] else [])]
+    made = [_landscape_table(result)]
+    if any(row.get("grid") for row in result["rows"]):
+        made.append(_grid_table(result))
+    return [*made, *([_minima_table(result)] if result["minima"] else [])]
 
 
 def _text(name: str) -> Callable[[Row], str]:
@@ -80,6 +86,55 @@ def _landscape_table(result: Mapping[str, Any]) -> Table:
     header = [*(name for name, _ in before), *names, *(name for name, _ in after)]
     what = "Fraction of the chains in the basin of each minimum" if known else "Ends of the chains"
     return Table(f"{what}; {_reading(rows)}", header, texts)
+
+
+def _grid_table(result: Mapping[str, Any]) -> Table:
+    """Simulated fractions beside those that the grid predicts, for the most visited minima."""
+    rows = [row for row in result["rows"] if row["grid"]]
+    names, simulated = shares({**result, "rows": rows}, _PREDICTED)
+    header = ["sampler"]
+    for name in names:
+        header += [name, "grid (SGD)", "grid (diffusion)"]
+    texts = []
+    for row, own in zip(rows, simulated, strict=True):
+        cells = [_sampler(row)]
+        for name, end in zip(names, own, strict=True):
+            cells += [fraction(end), *(_from_grid(row, route, name) for route in _ROUTES)]
+        texts.append(cells)
+    caption = (
+        "Simulated fraction in the basin of each minimum, beside the predictions of the grid: by "
+        "the sampler's own transition matrix, and by its diffusion limit; in brackets the change "
+        "against half as many cells along each axis."
+    )
+    return Table(" ".join([caption, *_remarks(rows)]), header, texts)
+
+
+def _from_grid(row: Row, route: str, name: str) -> str:
+    for end in row["grid"][route]["ends"] or []:
+        if end["minimum"] == name:
+            return _with_grid_error(end)
+    return MISSING
+
+
+def _with_grid_error(end: Row) -> str:
+    """Three digits at most: the grid knows no more of a fraction that is simulated to two."""
+    return error_notation(end["fraction"], max(end["error"], 0.0005), digits=1)
+
+
+def _remarks(rows: Sequence[Row]) -> list[str]:
+    """What the grid said of a prediction, or why there is none: by each route the first."""
+    said = (
+        next(
+            (
+                f"{row['label']}: {row['grid'][route]['remark']}."
+                for row in rows
+                if row["grid"][route]["remark"]
+            ),
+            None,
+        )
+        for route in _ROUTES
+    )
+    return list(dict.fromkeys(remark for remark in said if remark))
 
 
 def _network_table(result: Mapping[str, Any]) -> Table:

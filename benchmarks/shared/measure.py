@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 # The environment line of the documentation.
@@ -15,6 +16,8 @@ FLAGS = (
     "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000,"
     "xla_cpu_use_multi_output_fusion=true"
 )
+# Where the modules of the running program are.
+_FOLDER = str(Path(sys.argv[0]).resolve().parent)
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,12 @@ class Piece:
 
     Attributes:
         name: In tables.
-        module: Where its function is (``floor``, ``ours`` or ``peers``).
+        module: Where its function is (``ours``, ``peers`` and the like).
         piece: The name of the function in the module's table.
-        options: Its arguments; ``chains`` and ``steps`` are among them.
+        options: Its arguments.
         flags: Whether the process runs with the documented environment line.
         cores: How many it may use.
+        once: Whether its first call is the measurement, and the only one.
     """
 
     name: str
@@ -36,11 +40,7 @@ class Piece:
     options: dict[str, Any]
     flags: bool = False
     cores: int = 1
-
-    @property
-    def chain_steps(self) -> int:
-        """Chains times steps of a call."""
-        return self.options["chains"] * self.options["steps"]
+    once: bool = False
 
 
 @dataclass
@@ -49,36 +49,62 @@ class Measured:
 
     Attributes:
         piece: The piece.
-        first: CPU seconds of the first call.
-        cpu: CPU nanoseconds a chain-step of each further call.
-        wall: Wall nanoseconds likewise.
+        first: The first call, with what is compiled then.
+        calls: Further ones, or the first if there are no others.
         memory: Peak memory of the process in bytes.
         idle: The same before the first call: Python, the imports, the data.
         outcome: What the last call returned.
     """
 
     piece: Piece
-    first: float = float("nan")
-    cpu: list[float] = field(default_factory=list)
-    wall: list[float] = field(default_factory=list)
+    first: dict[str, Any] = field(default_factory=dict)
+    calls: list[dict[str, Any]] = field(default_factory=list)
     memory: int = 0
     idle: int = 0
     outcome: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def compilation(self) -> float:
-        """CPU seconds of the first call above a further one."""
-        return self.first - median(self.cpu) * 1e-9 * self.piece.chain_steps
+    def cpu(self) -> list[float]:
+        """CPU seconds of the calls."""
+        return [call["cpu"] for call in self.calls]
+
+    @property
+    def wall(self) -> list[float]:
+        """Wall seconds of the calls."""
+        return [call["wall"] for call in self.calls]
+
+    def part(self, name: str) -> list[float]:
+        """CPU seconds of a part of the calls: see :class:`Clock`."""
+        return [call["parts"][name] for call in self.calls]
 
     def take(self, answer: dict[str, Any]) -> None:
         """One more call; the first is kept apart."""
         self.memory, self.idle = answer["memory"], answer["idle"]
         self.outcome = answer["outcome"]
-        if self.first != self.first:
-            self.first = answer["cpu"]
-            return
-        self.cpu.append(1e9 * answer["cpu"] / self.piece.chain_steps)
-        self.wall.append(1e9 * answer["wall"] / self.piece.chain_steps)
+        if not self.first:
+            self.first = answer
+        if self.first is not answer or self.piece.once:
+            self.calls.append(answer)
+
+
+class Clock:
+    """CPU and wall seconds of the parts of a call; what is in none does not count."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, float] = {}
+        self._wall = 0.0
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Count what is done in this context."""
+        cpu, wall = time.process_time(), time.perf_counter()
+        yield
+        self.parts[part] = self.parts.get(part, 0.0) + time.process_time() - cpu
+        self._wall += time.perf_counter() - wall
+
+    def times(self) -> dict[str, Any]:
+        """For what a piece returns, in place of the clocks of the worker."""
+        return {"cpu": sum(self.parts.values()), "wall": self._wall, "parts": self.parts}
 
 
 def interleaved(pieces: Sequence[Piece], rounds: int) -> dict[str, Measured]:
@@ -86,18 +112,22 @@ def interleaved(pieces: Sequence[Piece], rounds: int) -> dict[str, Measured]:
     measured = {piece.name: Measured(piece) for piece in pieces}
     workers = {piece.name: _started(piece) for piece in pieces}
     try:
-        for _ in range(rounds + 1):
-            for name, worker in workers.items():
-                measured[name].take(_asked(worker, name))
+        for turn in range(rounds + 1):
+            for piece in pieces:
+                if turn and piece.once:
+                    continue
+                measured[piece.name].take(_asked(workers[piece.name], piece.name))
+                if piece.once:
+                    _ended(workers[piece.name])
     finally:
         for worker in workers.values():
-            worker.stdin.close()
-            worker.wait()
+            _ended(worker)
     return measured
 
 
 def _started(piece: Piece) -> "subprocess.Popen[str]":
     order = {
+        "folder": _FOLDER,
         "module": piece.module,
         "piece": piece.piece,
         "options": piece.options,
@@ -122,3 +152,8 @@ def _asked(worker: "subprocess.Popen[str]", name: str) -> dict[str, Any]:
     if not answer:
         raise RuntimeError(f"{name} ended with status {worker.wait()}; its message is above")
     return json.loads(answer)
+
+
+def _ended(worker: "subprocess.Popen[str]") -> None:
+    worker.stdin.close()
+    worker.wait()
