@@ -189,6 +189,9 @@ def test_mass_leaves_through_absorbing_sides():
     found = evolve(jumps, start, [0.1, 1.0])
     exact = np.exp(-rate * found.times[:, None]) * start
     np.testing.assert_allclose(found.densities, exact, atol=2e-14)
+    gone = evolve(jumps, start, [30.0, 1e4]).densities
+    assert (np.asarray(gone) >= 0).all()
+    np.testing.assert_allclose(gone, 0.0, atol=KRYLOV)
 
 
 def test_walls_of_a_mask_are_not_passed():
@@ -262,6 +265,18 @@ def test_multigrid_gives_what_factors_give(monkeypatch):
     monkeypatch.setattr(resolvent, "_DIRECT", (0, 0, 0))
     assert not Resolvent(Flows(jumps), 1.0).direct
     assert distance(masses(evolve(jumps, start, [0.1, 1.0])), masses(factored)) < KRYLOV
+
+
+@pytest.mark.slow
+def test_a_fine_grid_is_as_accurate_as_a_coarse_one():
+    # 512 x 512 cells: the same by two spaces, one from where the other ends.
+    grid = Grid([-1.5, -0.4], [1.1, 2.0], [512, 512])
+    jumps = gibbs_chain(grid, mueller_brown)
+    start = grid.delta([-0.5582236, 1.4417258])
+    once = evolve(jumps, start, 1.0)
+    halves = evolve(jumps, evolve(jumps, start, 0.37).densities[0], 0.63)
+    assert distance(masses(once), masses(halves)) < 2 * KRYLOV
+    np.testing.assert_allclose(grid.integrate(once.densities), 1.0, rtol=1e-12)
 
 
 def test_one_factorisation_serves_a_decade(monkeypatch):
@@ -379,17 +394,17 @@ def swinging(t):
 
 @pytest.fixture(scope="module")
 def swung():
-    """Masses at times .7 and 2 from a point: midpoint steps with dense exponentials."""
+    """Masses at times .3 and 1 from a point: midpoint steps with dense exponentials."""
     grid = Grid(-4.0, 4.0, 24)
     start = grid.delta(1.0)
     coarse, fine = (
-        np.array([by_steps(swinging, grid.masses(start), t, n) for t in (0.7, 2.0)])
+        np.array([by_steps(swinging, grid.masses(start), t, n) for t in (0.3, 1.0)])
         for n in (200, 400)
     )
     return start, (4 * fine - coarse) / 3
 
 
-@pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
 def test_steps_in_time_are_as_fine_as_the_tolerance_asks(swung, tolerance):
     start, exact = swung
     asked = []
@@ -398,7 +413,7 @@ def test_steps_in_time_are_as_fine_as_the_tolerance_asks(swung, tolerance):
         asked.append(t)
         return swinging(t)
 
-    found = evolve_through(make, start, [0.7, 2.0], tolerance=tolerance)
+    found = evolve_through(make, start, [0.3, 1.0], tolerance=tolerance)
     assert distance(masses(found), exact) < tolerance
     np.testing.assert_allclose(found.grid.integrate(found.densities), 1.0, rtol=1e-12)
     assert (np.asarray(found.densities) >= 0).all()
@@ -409,10 +424,10 @@ def test_steps_in_time_are_as_fine_as_the_tolerance_asks(swung, tolerance):
 def test_steps_in_time_are_of_fourth_order(swung):
     start, exact = swung
     errors = []
-    for steps in (16, 32):
+    for steps in (8, 16):
         density = np.asarray(start) / 3.0  # the width of the cells is 1/3
         for k in range(steps):
-            density = _step(swinging, density, k * 0.7 / steps, 0.7 / steps)
+            density = _step(swinging, density, k * 0.3 / steps, 0.3 / steps)
         errors.append(np.abs(density - exact[0]).sum())
     # 2^4 up to terms of the next order, an eighth of a step's change of the temperature.
     assert 11 < errors[0] / errors[1] < 23

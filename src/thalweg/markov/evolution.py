@@ -68,7 +68,7 @@ def evolve(jumps: Jumps, density: Any, times: Any) -> Evolution:
         InputError: Another shape, negative or infinite values; negative times, or times between two
             steps; rates that are being differentiated by.
 
-    Cost: 512 x 512 cells and one time, 3 s and .5 GB.
+    Cost: 512 x 512 cells and one time, 3 s and .5 GB; 64 x 64 x 64 cells, 12 s and .8 GB.
     """
     _check_numbers(jumps)
     masses, times = jumps.grid.masses(density), _times(times)
@@ -167,8 +167,7 @@ def _constant(jumps: Jumps, masses: np.ndarray, times: np.ndarray) -> np.ndarray
     """Masses at times, a row each."""
     ascending, place = np.unique(times, return_inverse=True)
     found = np.tile(masses, (len(ascending), 1))
-    if masses.any():
-        found[ascending > 0] = Exponential(jumps).at(masses, ascending[ascending > 0])
+    found[ascending > 0] = Exponential(jumps).at(masses, ascending[ascending > 0])
     return found[place]
 
 
@@ -238,8 +237,8 @@ def _powers(jumps: Jumps, masses: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Masses after numbers of steps, a row each."""
     ascending, place = np.unique(steps, return_inverse=True)
     matrix = _transition(jumps)
-    count, bits = jumps.count, int(ascending[-1]).bit_length()
-    if count <= _DENSE and bits * count**3 < _FASTER * ascending[-1] * matrix.nnz:
+    count, last = jumps.count, int(ascending[-1])
+    if count <= _DENSE and last.bit_length() * count**3 < _FASTER * last * matrix.nnz:
         return _squarings(jumps, matrix, masses, ascending)[place]
     found, done = np.empty((len(ascending), count)), 0
     for row, step in enumerate(ascending):

@@ -61,6 +61,8 @@ class Exponential:
 
     def _group(self, masses: np.ndarray, times: np.ndarray) -> np.ndarray:
         """The same for times within a decade: in one go, or in two halves."""
+        if not masses.any():
+            return np.zeros((len(times), len(masses)))
         if times[-1] <= self.longest:
             found = self._krylov(masses, times)
             if found is not None:
@@ -85,16 +87,20 @@ class Exponential:
             now = space.at(times[[0, -1]])
             if space.whole or (before is not None and _near(now, before, total)):
                 found = space.at(times)
-                if space.whole or _near(found, space.at(times, space.count - _STRIDE), total):
-                    return self._cleaned(found, total)
+                positive = np.maximum(found, 0.0)
+                if space.whole or (
+                    _near(found, space.at(times, space.count - _STRIDE), total)
+                    and _near(found, positive, total)
+                ):
+                    return self._conserved(positive, total)
             before = now
         return None
 
-    def _cleaned(self, found: np.ndarray, total: float) -> np.ndarray:
-        """Without the negative values of rounding, and of the mass that is known."""
-        mass = total if self.flows.closed else found.sum(axis=1, keepdims=True)
-        found = np.maximum(found, 0.0)
-        return found * (mass / found.sum(axis=1, keepdims=True))
+    def _conserved(self, found: np.ndarray, total: float) -> np.ndarray:
+        """Without the rounding of the mass, where it is known."""
+        if not self.flows.closed:
+            return found
+        return found * (total / found.sum(axis=1, keepdims=True))
 
     def _scale(self, masses: np.ndarray) -> np.ndarray:
         """The root of the weights of the norm in which vectors are orthogonal.

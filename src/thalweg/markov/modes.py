@@ -119,7 +119,8 @@ def modes(jumps: Jumps, count: int) -> Modes:
             rate 0 is repeated; rates that are being differentiated by.
         SolveError: No convergence.
 
-    Cost: a factorisation and some tens of solves; 512 x 512 cells and 12 modes, 5 s.
+    Cost: a factorisation and some tens of solves; 512 x 512 cells and 12 modes, 8 s, without
+    detailed balance several times that.
     """
     _check(jumps, count)
     flows = Flows(jumps)

@@ -19,8 +19,9 @@ _ROUNDING = 1e-16
 _ENOUGH = 1e-10
 _SETTLED = 1e-13
 _REFINEMENTS = 10
-# The most cells to factor in one, two and three dimensions: 8 s and 1 GB on one core.
-_DIRECT = (5_000_000, 1_200_000, 40_000)
+# The most cells to factor in one, two and three dimensions; beyond, multigrid is faster or factors
+# take more than 1 GB.
+_DIRECT = (5_000_000, 1_200_000, 30_000)
 _INNER = 1e-6
 _ITERATIONS = 60
 
@@ -101,7 +102,7 @@ class Resolvent:
     r"""The map :math:`(I - A/\rho)^{-1}`: what becomes of a law after an exponential time.
 
     By a sparse LU factorisation without pivots, for the matrix is diagonally dominant; where that
-    would fill memory (from 40,000 cells in three dimensions), by BiCGSTAB with :class:`Multigrid`.
+    would fill memory (from 30,000 cells in three dimensions), by BiCGSTAB with :class:`Multigrid`.
     The error of the factors grows like the largest rate of a jump over :math:`\rho`; from 1e-10 on,
     and after multigrid, solutions are refined with residuals of :class:`Flows`, which keeps mass
     where it belongs.
