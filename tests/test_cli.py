@@ -47,7 +47,7 @@ def test_compare_writes_and_prints(calls, command, tmp_path):
     assert (status, stderr) == (0, "")
     assert json.loads((out / "result.json").read_text())["schema"] == "thalweg.compare/1"
     figures = sorted(path.name for path in (out / "figures").iterdir())
-    assert figures == ["ends.svg", "landscape.svg", "loss.svg"]
+    assert figures == ["ends.svg", "landscape.svg", "loss.svg", "stationary.svg"]
     assert ".945(16)" in stdout
     assert max(map(len, stdout.splitlines()[:-1])) <= 100
     assert stdout.splitlines()[-1] == str(out / "report.html")

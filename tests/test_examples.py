@@ -1,0 +1,28 @@
+"""What stands in docs and examples runs, and says what it is said to say."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_current_of_noise_that_grows_across_the_valley(monkeypatch, capsys, tmp_path):
+    picture = tmp_path / "current.svg"
+    monkeypatch.setattr(sys, "argv", ["stationary_current.py", str(picture)])
+    runpy.run_path(str(ROOT / "examples" / "stationary_current.py"))
+    lines = capsys.readouterr().out.splitlines()
+    # Known to five digits; 256 cells an axis are off by less than one in the last.
+    assert lines[:2] == ["E x^2 = 0.29312", "E y^2 = 0.14656"]
+    assert picture.read_bytes().startswith(b"<?xml")
+
+
+def test_the_page_on_grids_compares_sgd_with_its_diffusion(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "grids.md").read_text(), re.S)
+    exec(compile(code, "grids.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    steps = [float(re.search(r": (\d+) steps", line).group(1)) for line in printed]
+    # Noise of +-1 at a step of .1 lacks the tails of normal noise: SGD takes longer.
+    assert [line.split(":")[0] for line in printed] == ["Descent", "Diffusion"]
+    assert steps[0] > 1.1 * steps[1]
