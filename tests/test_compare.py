@@ -169,7 +169,7 @@ import sys, thalweg.checkpoint
 thalweg.checkpoint._SECONDS_BETWEEN = 0.0
 from thalweg.compare import compare, Output
 out = Output.at(sys.argv[1], {})
-result = compare("mueller-brown", trials=64, steps=20000, work=out.open)
+result = compare("mueller-brown", trials=64, steps=20000, quick=True, work=out.open)
 out.save(result)
 """
     folders = [tmp_path / "whole", tmp_path / "killed"]
@@ -310,6 +310,7 @@ def test_the_headline_can_come_out_the_other_way():
                 "family": family,
                 "trials": 400,
                 "loss": {"mean": 0.0, "error": 0.0},
+                "grid": None,
                 "ends": [{"minimum": "deep", "fraction": f, "error": (f * (1 - f) / 400) ** 0.5}],
             }
             for family, f in ends.items()

@@ -19,15 +19,18 @@ from thalweg.sampling.base import AbstractMemoryless
 
 # Cells along each axis, by dimension, and with --quick; on a line, where a step has few possible
 # draws, more of them: a cell must be small against the moves, or the chain is hotter than SGD.
-_CELLS, _QUICK_CELLS = {1: 2048, 2: 128}, {1: 1024, 2: 64}
-_FEW, _FINER = 8, 8
+_CELLS, _QUICK_CELLS = {1: 1024, 2: 128}, {1: 512, 2: 64}
+_FEW, _FINER = 8, 16
 # On a line so many possible draws are summed over, for cells that move in one piece: normal noise
 # is no stand-in for a gradient that is large on a few samples.
 _LISTED = 10_000
+# Points of b/D between cells: gradients of all samples at each of them.
+_POINTS = 2
 # The grid is wider than the box of the landscape by this share of it on each side.
 _MARGIN = 0.5
 # Points along each axis at which a stationary density is kept for the figure.
 _DRAWN = {1: 400, 2: 80}
+_ROUTES = ("sgd", "diffusion")
 
 
 class _Level:
@@ -70,6 +73,9 @@ class Predictor:
         sampler, problem = entry.sampler, self.landscape.problem
         if entry.deterministic or not isinstance(sampler, AbstractMemoryless):
             return None
+        if callable(entry.step):
+            remark = "steps of a schedule change from one to the next: simulate"
+            return dict.fromkeys(_ROUTES, _unknown(remark))
         line = self.landscape.start.size == 1
         count = sampler.outcome_count(problem)
         few = line and count <= _FEW
@@ -79,7 +85,9 @@ class Predictor:
         own = self._lattice(descent) if few and not self._random else None
         return {
             "sgd": self._route(lambda: descent, own or levels, steps, **listed),
-            "diffusion": self._route(lambda: diffusion_limit(descent), levels, steps),
+            "diffusion": self._route(
+                lambda: diffusion_limit(descent), levels, steps, quadrature=_POINTS
+            ),
         }
 
     def _pair(self, cells: int) -> list[_Level]:
@@ -122,7 +130,7 @@ class Predictor:
                 for chain, level in zip(chains, levels, strict=True)
             ]
         except (InputError, SolveError) as error:
-            return {"ends": None, "stationary": None, "remark": str(error)}
+            return _unknown(str(error))
         ends = [
             {"minimum": name, "fraction": float(f), "error": float(abs(f - c))}
             for name, f, c in zip(self.names, masses[0], masses[-1], strict=True)
@@ -150,6 +158,10 @@ class Predictor:
         ]
         points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
         return np.asarray(chain.grid.interpolate(density, points)).tolist()
+
+
+def _unknown(remark: str) -> dict[str, Any]:
+    return {"ends": None, "stationary": None, "remark": remark}
 
 
 def _uniform(grid: Grid, landscape: Landscape) -> Float[np.ndarray, "..."]:
