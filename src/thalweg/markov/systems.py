@@ -28,8 +28,8 @@ Values = Float[Array, " cells"] | Float[np.ndarray, " cells"]
 _DIRECT = {1: (100_000, 100_000), 2: (16_000, 3_000), 3: (4_000, 1_000)}
 # Where multigrid does not converge, this much more is worth a direct solve.
 _PATIENCE = 20
-# Operations of an elimination, two seconds.
-_AFFORDABLE = 1e9
+# Operations of an elimination, a few seconds.
+_AFFORDABLE = 1e10
 # The longest time, in jumps times the rounding unit, from where on an approximate inverse may have
 # lost it; and the relative error that solutions are proven to have then.
 _DEEP, _PROVEN = 1e-3, 1e-7

@@ -78,7 +78,8 @@ def _on_plane(result: Mapping[str, Any], rows: list[Row]) -> Drawing:
     caption = (
         "Where each sampler is in the end: the stationary density of its transition matrix on the "
         "grid (left) and of its diffusion limit (right), by colour down to "
-        f"{_SHOWN:g} of its largest value, on the contours of f. Circles: minima."
+        f"{_SHOWN:g} of its largest value, on the contours of f. Circles: minima; none: what is "
+        "left in the end lies at the walls of the grid, or in several places for good."
     )
 
     def draw(figure: Figure) -> None:
