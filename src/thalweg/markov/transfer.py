@@ -65,7 +65,7 @@ def transfer(
     and covariance instead, and starts from centres; a direction without noise is moved without.
     ``"auto"`` is exact up to 300 draws.
 
-    **Cells.** With exact draws the mean step is exact, and each step gains a variance of a sixth of
+    **Cells.** With exact draws the mean step is that of the sub-cells' centres, and each step gains a variance of a sixth of
     the cell's width squared, on average over places, because a part that moves by a fraction of a
     cell is shared by two. The cells must be small against the noise, :math:`h \ll \eta \sqrt{C}`,
     or the chain is hotter than SGD: errors are of second order in :math:`h/(\eta \sqrt{C})`, of
