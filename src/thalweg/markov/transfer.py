@@ -69,9 +69,9 @@ def transfer(
     a variance of a sixth of the cell's width squared, on average over places, because a part that
     moves by a fraction of a cell is shared by two. The cells must be small against the noise,
     :math:`h \ll \eta \sqrt{C}`, or the chain is hotter than SGD: errors are of second order
-    in :math:`h/(\eta \sqrt{C})`, of first order where kinks or the border of a region cut cells. Normal draws are corrected for the
-    cells (Sheppard): where the noise has a deviation of at least one cell, mean and covariance of a
-    step are right to 1e-8 of a cell squared, laws are of fourth order and exit times of second.
+    in :math:`h/(\eta \sqrt{C})`, of first order where kinks or the border of a region cut cells.
+    Normal draws are corrected for the cells (Sheppard): where the noise has a deviation of at least
+    one cell, mean and covariance of a step are right to 1e-8 of a cell squared, laws are of fourth order and exit times of second.
     Where it has less the cells are cut, and a move of less than half a sub-cell is lost.
 
     **Sub-cells** are for moves that differ within a cell. Unless given they are 8, 2 and 1 along
