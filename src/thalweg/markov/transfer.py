@@ -71,8 +71,9 @@ def transfer(
     :math:`h \ll \eta \sqrt{C}`, or the chain is hotter than SGD: errors are of second order
     in :math:`h/(\eta \sqrt{C})`, of first order where kinks or the border of a region cut cells.
     Normal draws are corrected for the cells (Sheppard): where the noise has a deviation of at least
-    one cell, mean and covariance of a step are right to 1e-8 of a cell squared, laws are of fourth order and exit times of second.
-    Where it has less the cells are cut, and a move of less than half a sub-cell is lost.
+    one cell, mean and covariance of a step are right to 1e-8 of a cell squared, laws are of fourth
+    order and exit times of second. Where it has less the cells are cut, and a move of less than
+    half a sub-cell is lost.
 
     **Sub-cells** are for moves that differ within a cell. Unless given they are 8, 2 and 1 along
     each axis in one, two and three dimensions for exact draws (a matter of cost: a part overlaps up
