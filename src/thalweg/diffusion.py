@@ -165,7 +165,7 @@ class Diffusion(AbstractDynamics):
     def check(self, start: Params) -> None:
         """Shapes, numbers at the start, and the noise at the start and around it."""
         _check_floating(start)
-        self._check_drift(start)
+        self.check_drift(start)
         theta, unravel = ravel_pytree(start)
         self.noise.check(theta, unravel)
         count = self.noise.on(theta, unravel, self.method == "milstein").count
@@ -223,7 +223,8 @@ class Diffusion(AbstractDynamics):
     def _with(self, noise: AbstractNoise) -> "Diffusion":
         return Diffusion(self.drift, noise, self.step, method=self.method)
 
-    def _check_drift(self, start: Params) -> None:
+    def check_drift(self, start: Params) -> None:
+        """Raise InputError unless the drift takes these params and returns a pytree like them."""
         try:
             out = jax.eval_shape(self.drift, start)
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:

@@ -79,7 +79,7 @@ def generator(diffusion: Diffusion, grid: Grid, *, quadrature: int = 4) -> Jumps
     """
     rule = gauss_legendre(quadrature)
     start = jnp.zeros(grid.dimension)
-    diffusion._check_drift(start)
+    diffusion.check_drift(start)
     diffusion.noise.check(start, lambda theta: theta)
     full = len(diffusion.noise.shape(start, lambda theta: theta)) > 1 and grid.dimension > 1
     each = _TENSOR_BYTES if full else _BYTES
