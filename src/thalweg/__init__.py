@@ -10,9 +10,11 @@ from thalweg import sampling as sampling
 from thalweg import stability as stability
 from thalweg import steps as steps
 from thalweg import stopping as stopping
+from thalweg.critical import CriticalGraph as CriticalGraph
 from thalweg.critical import CriticalPoint as CriticalPoint
 from thalweg.critical import basin as basin
 from thalweg.critical import critical_point as critical_point
+from thalweg.critical import critical_points as critical_points
 from thalweg.critical import minima as minima
 from thalweg.diffusion import Diffusion as Diffusion
 from thalweg.dynamics import Descent as Descent

@@ -1,33 +1,21 @@
-"""Minima of problems of low dimension: where they are, what they are like, whose basin is where."""
+"""Whose basin of the gradient flow a point is in."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int
 
-from thalweg.curvature import hessian, nonuniformity_operator
+from thalweg.critical.box import SAME
 from thalweg.errors import InputError
 from thalweg.flow import STEPS, Ends, follow, in_blocks
-from thalweg.problem import FiniteSum, Params
-from thalweg.stability import largest_step
+from thalweg.problem import FiniteSum
 
-# A Hessian of more parameters is not written out.
-_LARGEST_DENSE = 1024
-# Lengths as shares of the diagonal of the box: two ends this near are one minimum, ...
-_SAME = 1e-6
-# ... where a lone minimum at the origin has no length of its own, of this length, ...
+# A lone minimum at the origin has no length of its own: it is taken as this.
 _SMALLEST = 1e-3
-# ... this far outside the box a minimum still counts.
-_MARGIN = 0.01
-# A curvature below this share of the usual one in the box makes a minimum degenerate.
-_DEGENERATE = 1e-9
 # Radii around a minimum, as shares of the largest, and directions for each dimension.
 _RADII = 1.5 ** np.arange(-19.0, 1.0)
 _DIRECTIONS = 32
@@ -35,128 +23,6 @@ _DIRECTIONS = 32
 _FIRST_ROUND = 32
 # A flow that comes to rest this near to a minimum (a share of half the way to the next) is its own.
 _NEAR = 1e-2
-
-
-@dataclass(frozen=True, eq=False)
-class CriticalPoint:
-    r"""A minimum or saddle and what it is like.
-
-    Attributes:
-        params: Where.
-        value: The objective.
-        eigenvalues: Of the Hessian, ascending, shape (P,).
-        sharpness: :math:`\lambda_{\max}(H)`.
-        nonuniformity: :math:`\lambda_{\max}(\sum_i a_i H_i^2 - H^2)^{1/2}`.
-        residual: The gradient norm that is left.
-        largest_step: The largest step for which SGD with single samples meets Wu, Ma and E's
-            condition (4); 0 where H is not positive semidefinite. See
-            :func:`thalweg.stability.largest_step`, also for other batches.
-        name: What it is called, if anything.
-        hits: How many of the starts of :func:`minima` ended here, None if it was given.
-    """
-
-    params: PyTree[Array]
-    value: float
-    eigenvalues: Float[Array, " size"]
-    sharpness: float
-    nonuniformity: float
-    residual: float
-    largest_step: float
-    name: str | None = None
-    hits: int | None = None
-
-    @property
-    def index(self) -> int:
-        """The number of negative eigenvalues: 0 for a minimum, 1 for a saddle between two."""
-        return int(jnp.sum(self.eigenvalues < 0))
-
-
-def critical_point(
-    problem: FiniteSum, params: Params, *, name: str | None = None, hits: int | None = None
-) -> CriticalPoint:
-    """Describe a given point; ``residual`` says whether it is critical.
-
-    The Hessian and the non-uniformity matrix are written out: P products with each.
-
-    Raises:
-        InputError: More than 1024 parameters (:func:`thalweg.stability.assess` is for these), or
-            second derivatives that are not finite.
-    """
-    operator = hessian(problem, params)
-    if operator.size > _LARGEST_DENSE:
-        raise InputError(
-            f"{operator.size} parameters; a critical point is described by its whole Hessian, "
-            f"expected at most {_LARGEST_DENSE}: use thalweg.stability.assess"
-        )
-    spreads = jnp.linalg.eigvalsh(nonuniformity_operator(problem, params).dense())
-    eigenvalues = jnp.linalg.eigvalsh(operator.dense())
-    if not bool(jnp.isfinite(eigenvalues).all() & jnp.isfinite(spreads).all()):
-        raise InputError("the Hessian is not finite there; expected a point where it is")
-    value, gradient = _value_and_gradient(problem, params)
-    return CriticalPoint(
-        params=params,
-        value=float(value),
-        eigenvalues=eigenvalues,
-        sharpness=float(eigenvalues[-1]),
-        nonuniformity=math.sqrt(max(0.0, float(spreads[-1]))),
-        residual=float(jnp.linalg.norm(gradient)),
-        largest_step=largest_step(problem, params, batch_size=1).sufficient,
-        name=name,
-        hits=hits,
-    )
-
-
-def minima(
-    problem: FiniteSum,
-    lower: Float[Array, " d"],
-    upper: Float[Array, " d"],
-    *,
-    key: Key[Array, ""],
-    starts: int = 64,
-) -> list[CriticalPoint]:
-    r"""The isolated minima in a box, the deepest first.
-
-    From uniformly random starts the gradient flow is followed to rest (:mod:`thalweg.flow`; its
-    last steps are Newton's, the very last shorter than 1e-10 of the diagonal of the box, in float32
-    eight units of rounding). Kept are ends with a positive definite Hessian in the box enlarged by
-    a hundredth; ends nearer to each other than 1e-6 of the diagonal are one minimum. A start on a
-    plateau of exactly zero gradient finds nothing.
-
-    How sure is it? A minimum whose basin of the flow fills the share q of the box is missed with
-    probability (1-q)^starts: 1e-3 for q = 0.1 and 64 starts. ``hits`` counts the starts that ended
-    in each minimum and so estimates q; hits of 1 or 2 say that there may be more to find.
-
-    Args:
-        problem: The objective, of params of shape (d,).
-        lower: Lower corner of the box.
-        upper: Upper corner.
-        key: For the starts.
-        starts: How many.
-
-    Raises:
-        InputError: No box; or descents that found no isolated smooth minimum to rest at, because
-            the objective has kinks at its minima or these form a continuum.
-    """
-    lower, upper = _checked_box(problem, lower, upper)
-    if starts < 1:
-        raise InputError(f"starts={starts}; expected at least 1")
-    diagonal = jnp.linalg.norm(upper - lower)
-    centre = (lower + upper) / 2
-    points = jax.random.uniform(key, (starts, lower.size), lower.dtype, lower, upper)
-    ends, usual = _descend(problem, points, centre, diagonal)
-    margin = (upper - lower) / 2 + _MARGIN * diagonal
-    inside = np.asarray(jnp.all(jnp.abs(ends.point - centre) <= margin, axis=1))
-    isolated = np.asarray(ends.at_rest & (ends.lowest > _DEGENERATE * usual))
-    lost = inside & ~isolated & ~np.asarray(ends.flat)
-    if lost.any():
-        raise InputError(
-            f"{lost.sum()} of {starts} descents came to no isolated smooth minimum, one near "
-            f"{np.asarray(ends.point)[lost][0]}: the objective has kinks there, or a continuum of "
-            "minima; expected minima with a positive definite Hessian: give the known ones instead"
-        )
-    found = _distinct(np.asarray(ends.point)[inside & isolated], _SAME * float(diagonal))
-    listed = [critical_point(problem, jnp.asarray(point), hits=hits) for point, hits in found]
-    return sorted(listed, key=lambda point: point.value)
 
 
 def basin(
@@ -208,7 +74,7 @@ def _already_there(centres: np.ndarray, params: np.ndarray) -> np.ndarray:
     distances = np.linalg.norm(params[:, None] - centres, axis=2)
     nearest = distances.argmin(axis=1)
     size = np.linalg.norm(np.ptp(centres, axis=0)) + np.abs(centres).max()
-    there = distances.min(axis=1) <= _SAME * max(size, _SMALLEST)
+    there = distances.min(axis=1) <= SAME * max(size, _SMALLEST)
     return np.where(there, nearest, -1).astype(np.int32)
 
 
@@ -237,25 +103,6 @@ class _Neighbourhoods(NamedTuple):
     reach: Float[Array, " minima"]
 
 
-def _checked_box(
-    problem: FiniteSum, lower: Float[Array, " d"], upper: Float[Array, " d"]
-) -> tuple[Array, Array]:
-    if not bool(jnp.all(jnp.isfinite(lower) & jnp.isfinite(upper) & (lower < upper))):
-        raise InputError(f"the box from {lower} to {upper}; expected finite corners, lower < upper")
-    problem.check_params(lower)
-    return lower, upper.astype(lower.dtype)
-
-
-def _distinct(points: np.ndarray, tolerance: float) -> list[tuple[np.ndarray, int]]:
-    """The points that differ by more than the tolerance, each with how often it occurs."""
-    groups: list[tuple[np.ndarray, int]] = []
-    while len(points):
-        same = np.linalg.norm(points - points[0], axis=1) <= tolerance
-        groups.append((points[0], int(same.sum())))
-        points = points[~same]
-    return groups
-
-
 def _reach(centres: Array, params: Array) -> Array:
     """Half the distance from each minimum to the next; for a lone one, to the farthest chain."""
     if len(centres) == 1:
@@ -271,23 +118,6 @@ def _padded(points: Array) -> Array:
     while length < len(points):
         length *= 4
     return jnp.concatenate([points, jnp.repeat(points[-1:], length - len(points), axis=0)])
-
-
-@jax.jit
-def _value_and_gradient(problem: FiniteSum, params: Params) -> tuple[Array, Array]:
-    return problem.value(params), ravel_pytree(problem.gradient(params))[0]
-
-
-@jax.jit
-def _descend(problem: FiniteSum, starts: Array, centre: Array, scale: Array) -> tuple[Ends, Array]:
-    """Where the flow from each start ends, and the usual curvature at the starts."""
-
-    def one(start: Array) -> tuple[Ends, Array]:
-        end = follow(problem, start, centre, scale, lambda point: jnp.asarray(False))
-        return end, jnp.linalg.norm(jax.jacfwd(problem.gradient)(start))
-
-    ends, curvatures = in_blocks(problem, one, starts)
-    return ends, jnp.median(curvatures)
 
 
 @jax.jit
