@@ -57,7 +57,9 @@ CASES = {
     ),
 }
 every_case = pytest.mark.parametrize("name", CASES)
-both_types = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+both_types = pytest.mark.parametrize(
+    "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
+)
 
 
 class Work(NamedTuple):
@@ -196,7 +198,9 @@ def taken(table, place, mode):
     return table[place % 40] if mode == "wrap" or place < 40 else np.nan
 
 
-@pytest.mark.parametrize("mode", ["clip", "fill", "wrap"])
+@pytest.mark.parametrize(
+    "mode", ["clip", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("fill", "wrap"))]
+)
 def test_words_are_those_of_the_stream_and_numbers_those_of_the_table(mode):
     work, table = looks(mode)
     found = compiled(work.route)[0](*work[1:], *bounds(3, 8)).state

@@ -55,18 +55,30 @@ class LeftBox(eqx.Module):
 
 
 class EnteredBall(eqx.Module):
-    r"""True where :math:`|\theta - c| \le r`, with the centre c of shape (d,)."""
+    r"""True where :math:`|\theta - c| \le r`, or in one of several such balls.
+
+    Args:
+        center: The centre c of shape (d,), or one a row, (balls, d).
+        radius: The radius r, a number or one for each ball.
+    """
 
     center: Float[Array, "..."]
-    radius: Float[Array, ""]
+    radius: Float[Array, "..."]
 
-    def __init__(self, center: Any, radius: float):
+    def __init__(self, center: Any, radius: Any):
         self.center = jnp.asarray(center, dtype=jnp.result_type(float))
         self.radius = jnp.asarray(radius, dtype=jnp.result_type(float))
-        if not float(radius) > 0:
+        if not bool(jnp.all(self.radius > 0)):
             raise InputError(f"the radius of a ball must be positive, got {radius}")
+        if self.radius.shape not in ((), self.center.shape[:-1]):
+            raise InputError(
+                f"radius has shape {self.radius.shape} and center {self.center.shape}; expected "
+                "one radius, or one for each row of center"
+            )
 
     def __call__(self, params: Float[Array, "..."]) -> Bool[Array, ""]:
         """Whether params are inside."""
         offset = params - self.center.astype(params.dtype)
-        return jnp.sum(jnp.square(offset)) <= jnp.square(self.radius).astype(params.dtype)
+        return jnp.any(
+            jnp.sum(jnp.square(offset), axis=-1) <= jnp.square(self.radius).astype(params.dtype)
+        )
