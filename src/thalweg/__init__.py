@@ -2,6 +2,7 @@
 
 from thalweg import curvature as curvature
 from thalweg import datasets as datasets
+from thalweg import escape as escape
 from thalweg import landscapes as landscapes
 from thalweg import markov as markov
 from thalweg import models as models
@@ -19,6 +20,8 @@ from thalweg.critical import minima as minima
 from thalweg.diffusion import Diffusion as Diffusion
 from thalweg.dynamics import Descent as Descent
 from thalweg.errors import InputError as InputError
+from thalweg.escape import eyring_kramers as eyring_kramers
+from thalweg.escape import splitting as splitting
 from thalweg.gradnorms import sample_gradient_norms as sample_gradient_norms
 from thalweg.landscapes import Landscape as Landscape
 from thalweg.limit import corrected_potential as corrected_potential
