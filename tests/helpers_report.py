@@ -54,6 +54,7 @@ def row(label, family, **more):
         "path_steps": [],
         "end_points": [],
         "grid": None,
+        "escape": None,
         **more,
     }
 
@@ -65,9 +66,22 @@ def predicted(chain, limit, density=None, remark=None):
         listed = ends and [
             {"minimum": name, "fraction": f, "error": e} for name, (f, e) in ends.items()
         ]
-        return {"ends": listed, "stationary": law, "remark": None if ends else remark}
+        exits = {"steps": 340.26 if ends else None, "error": 1.2 if ends else None, "remark": None}
+        said = None if ends else remark
+        return {"ends": listed, "stationary": law, "remark": said, "exit": exits}
 
     return {"sgd": route(chain, density), "diffusion": route(limit, density)}
+
+
+def escape(simulated, limit, law=None, by="direct"):
+    """The answers to how long the start's minimum is kept; pairs are (steps, error)."""
+
+    def cell(found):
+        steps, error = found or (None, None)
+        return {"steps": steps, "error": error, "by": by if found else None, "remark": None}
+
+    known = {"steps": law, "error": None, "by": "law", "valid": False, "remark": "too hot"}
+    return {"sgd": cell(simulated), "diffusion": cell(limit), "law": known}
 
 
 def result(kind, title, rows, **more):
@@ -83,6 +97,8 @@ def result(kind, title, rows, **more):
         "rows": rows,
         "minima": [],
         "saddles": [],
+        "merges": [],
+        "confidence": None,
         "start": dict.fromkeys(
             (
                 *("params", "loss", "test_accuracy", "sharpness", "nonuniformity"),
@@ -124,12 +140,25 @@ def line_result():
             path_steps=STEPS.tolist(),
             end_points=[[0.2], [0.25], [5.0]] if kept > 0.5 else [[-1.0], [-1.1]],
             grid=grid,
+            escape=answers,
         )
-        for label, family, kept, grid in (
-            ("GD", "gd", 1.0, None),
-            ("SGD, B=1", "sgd", 0.0, predicted(TO_FLAT, TO_FLAT, well.tolist())),
-            ("SGD, half step, B=1", "sgd-half", 1.0, predicted(TO_SHARP, HALF, well.tolist())),
-            ("RR, B=1", "rr", 0.945, predicted(None, None, remark="RR keeps scores")),
+        for label, family, kept, grid, answers in (
+            ("GD", "gd", 1.0, None, None),
+            (
+                *("SGD, B=1", "sgd", 0.0, predicted(TO_FLAT, TO_FLAT, well.tolist())),
+                escape((336.3, 5.1), (152.0, 9.0), 113.2),
+            ),
+            (
+                *("SGD, half step, B=1", "sgd-half", 1.0),
+                *(
+                    predicted(TO_SHARP, HALF, well.tolist()),
+                    escape((1.67e5, None), None, by="bound"),
+                ),
+            ),
+            (
+                *("RR, B=1", "rr", 0.945, predicted(None, None, remark="RR keeps scores")),
+                escape((1.62e7, 9e5), (1.02e9, 8e7), 9.9e8, by="split"),
+            ),
         )
     ]
     return result(

@@ -126,12 +126,30 @@ def test_shares_keep_the_most_visited_and_sum_the_rest():
 
 
 def test_landscape_tables():
-    table, _, minima = tables(saved.line_result())
+    table, *_, minima = tables(saved.line_result())
     assert table.header[:4] == ["sampler", "step", "sharp, global", "flat"]
     assert table.rows[0][:4] == ["GD", "0.04", "1.000", "0"]
     assert table.rows[3][:4] == ["RR, B=1", "0.04", ".945(16)", ".055(16)"]
     assert "200 chains a sampler, one of GD." in table.caption
     assert minima.rows == [["sharp, global (start)", "(0.2)", "-.592"], ["flat", "(-1)", "-.340"]]
+
+
+def test_answers_to_how_long_the_minimum_is_kept():
+    _, _, table, _ = tables(saved.line_result())
+    assert table.title == "How long until another minimum is reached"
+    cells = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+    assert "GD" not in cells
+    simulated, law = "simu\u00adlated", "Eyring-Kramers"
+    assert cells["SGD, B=1"][simulated] == "336(5)"
+    assert cells["SGD, B=1"]["grid (SGD)"] == "340(1)"
+    assert cells["SGD, B=1"][law] == "113 ?"
+    assert cells["SGD, half step, B=1"][simulated] == ">167000"
+    assert cells["SGD, half step, B=1"][law] == "–"
+    assert cells["RR, B=1"][simulated] == "1.62(9)e7°"
+    assert "?: too hot." in table.caption
+    assert "by splitting" in table.caption
+    # Where no sampler has answers there is no table.
+    assert "How long" not in " ".join(t.title for t in tables(saved.plane_result()))
 
 
 def test_table_without_minima_shows_where_the_loss_ended():
@@ -419,7 +437,7 @@ def test_report_needs_no_jax():
 
 
 def test_the_table_of_predictions():
-    _, table, _ = tables(saved.line_result())
+    _, table, *_ = tables(saved.line_result())
     names = ["sharp, global", "grid (SGD)", "grid (diffusion)"]
     assert table.header == ["sampler", *names, "flat", *names[1:]]
     assert table.rows == [

@@ -69,7 +69,11 @@ def plain_chain(descent, start, key, j, steps):
     return np.array(path)
 
 
-@pytest.mark.parametrize("name", ["sgd", "kept norms", "groups", "reshuffled"])
+def slowly(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", ["sgd", "kept norms", slowly("groups"), "reshuffled"])
 def test_chains_equal_a_plain_loop(name):
     descent, steps = tw.Descent(CHEAP, SAMPLERS[name], 0.1), 11
     run = tw.simulate(descent, START, steps=steps, key=KEY, chains=3, record=RECORD)
@@ -130,7 +134,11 @@ BESIDE = {
 }
 
 
-@pytest.mark.parametrize("name", BESIDE)
+# Of the others each has the route and the kind of state of one of these.
+USUAL = {"sgd", "norms", "kept groups", "reshuffled 500", "dear norms of 500"}
+
+
+@pytest.mark.parametrize("name", [name if name in USUAL else slowly(name) for name in BESIDE])
 def test_chain_7_of_10_is_chain_7_of_10000(name):
     descent, steps = BESIDE[name]
     start = jnp.ones(descent.problem.data["centre"].shape[1])
@@ -171,7 +179,7 @@ def test_the_route_depends_on_the_work_of_a_step():
     [
         ("sgd", optax.adam(0.05)),
         ("kept norms", optax.sgd(tw.steps.inverse_time(0.2, 50), momentum=0.5)),
-        ("kept groups", 0.1),
+        slowly("kept groups", 0.1),
         ("reshuffled", 0.1),
     ],
 )

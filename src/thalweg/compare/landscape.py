@@ -1,5 +1,6 @@
 """Comparing samplers on a landscape: which minimum, in what fraction of the chains."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg.compare.entries import Entry, Setting, entries
+from thalweg.compare.escape import Escape
+from thalweg.compare.known import AT, Points, critical, name_of
 from thalweg.compare.predicted import Predictor
 from thalweg.compare.request import Request
 from thalweg.compare.rows import common_row
 from thalweg.compare.sentences import landscape_sentences
 from thalweg.compare.summary import fraction_and_error, mean_and_error
-from thalweg.critical import basin, minima
+from thalweg.critical import CriticalPoint, basin
 from thalweg.dynamics import Descent
 from thalweg.landscapes import Landscape
 from thalweg.record import Record, parameters
@@ -24,15 +27,11 @@ from thalweg.stability import Assessment, assess, reassess
 
 _TRIALS, _QUICK_TRIALS = 200, 50
 _RECORDS, _PATHS, _END_POINTS = 100, 4, 300
-# Minima are sought, and chains assigned to basins, up to this dimension.
-_SEARCHED = 3
 NOWHERE = "none of these"
 # The grid predicts up to this dimension.
 _ON_GRID = 2
 # A chain is stranded if descent, at its speed there, needs this many times the run's own time.
 _STRANDED = 10.0
-# Nearer than this share of the diagonal of the box is the same place.
-_AT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,16 @@ def compare_landscape(landscape: Landscape, request: Request) -> dict[str, Any]:
     steps = request.get("steps", landscape.steps)
     request = request.begun()
     starts = _starts(landscape, request, trials)
-    found = _minima(landscape, batches[0], rows[0].first_step(), request)
+    points = critical(landscape, jax.random.fold_in(request.key, 2))
+    found = _minima(landscape, points.minima, batches[0], rows[0].first_step())
     home = _home(landscape, found)
-    predictor = _predictor(landscape, found, request)
+    escape = _escape(landscape, points, found, home, request)
+    predictor = _predictor(landscape, found, escape, request)
     done = [
         {
             **_row(e, landscape, found, home, starts, steps, request),
             "grid": predictor and predictor.row(e, steps),
+            "escape": escape and escape.row(e, steps, trials, request),
         }
         for e in rows
     ]
@@ -81,20 +83,50 @@ def compare_landscape(landscape: Landscape, request: Request) -> dict[str, Any]:
         "rows": done,
         "minima": [_minimum(m, m.name == home and request.starts == "common") for m in found],
         "saddles": [
-            {"name": s.name, "params": s.params.tolist(), "value": s.value}
-            for s in landscape.saddles
+            {
+                "name": name_of(landscape.saddles, landscape, saddle.params, f"saddle {number}"),
+                "params": saddle.params.tolist(),
+                "value": saddle.value,
+                "joins": pair,
+            }
+            for number, (saddle, pair) in enumerate(
+                zip(points.saddles, points.joins, strict=True), start=1
+            )
         ],
+        "merges": points.merges,
+        "confidence": points.confidence,
         "start": _start(landscape),
         "surface": _surface(landscape),
     }
     return {**result, **landscape_sentences(result, request.starts)}
 
 
-def _predictor(landscape: Landscape, found: list[Minimum], request: Request) -> Predictor | None:
+def _escape(
+    landscape: Landscape,
+    points: Points,
+    found: list[Minimum],
+    home: str | None,
+    request: Request,
+) -> Escape | None:
+    """The question how long the minimum of the start is kept, if all chains start there."""
+    if home is None or request.starts != "common":
+        return None
+    return Escape.of(landscape, points, [m.name for m in found].index(home))
+
+
+def _predictor(
+    landscape: Landscape, found: list[Minimum], escape: Escape | None, request: Request
+) -> Predictor | None:
     """What the grid has to say, in the dimensions where it can."""
     if landscape.start.size > _ON_GRID or not found:
         return None
-    return Predictor(landscape, found, random=request.starts == "random", quick=request.quick)
+    return Predictor(
+        landscape,
+        found,
+        random=request.starts == "random",
+        quick=request.quick,
+        exit=None if escape is None else escape.exit,
+    )
 
 
 def _default_samplers(landscape: Landscape) -> tuple[str, ...]:
@@ -128,24 +160,19 @@ def _starts(landscape: Landscape, request: Request, trials: int) -> Float[Array,
     )
 
 
-def _minima(landscape: Landscape, batch: int, step: float, request: Request) -> list[Minimum]:
-    """The minima, deepest first: found by search if the landscape is smooth, else those known."""
+def _minima(landscape: Landscape, points: Sequence[Any], batch: int, step: float) -> list[Minimum]:
+    """The minima with their names; at a kink there is nothing to assess."""
     problem = landscape.problem
-    if landscape.start.size > _SEARCHED:
-        return []
-    if not landscape.smooth:
-        listed = sorted(landscape.minima, key=lambda m: m.value)
-        return [Minimum(m.name, m.params, m.value, None) for m in listed]
-    key = jax.random.fold_in(request.key, 2)
-    points = minima(problem, landscape.lower, landscape.upper, key=key)
     return [
         Minimum(
-            _name_of(landscape, point.params, number),
+            name_of(landscape.minima, landscape, point.params, f"minimum {number}"),
             point.params,
             point.value,
             assess(
                 problem, point.params, batch_size=batch, step=step, replace=_replace(problem, batch)
-            ),
+            )
+            if isinstance(point, CriticalPoint) and point.slopes is None
+            else None,
         )
         for number, point in enumerate(points, start=1)
     ]
@@ -153,15 +180,6 @@ def _minima(landscape: Landscape, batch: int, step: float, request: Request) -> 
 
 def _replace(problem: Any, batch: int) -> bool:
     return batch > 1 and not problem.uniform
-
-
-def _name_of(landscape: Landscape, params: Array, number: int) -> str:
-    """The document's name for a minimum that was found, if it has one."""
-    size = float(jnp.linalg.norm(landscape.upper - landscape.lower))
-    for known in landscape.minima:
-        if float(jnp.linalg.norm(known.params - params)) < _AT * size:
-            return known.name
-    return f"minimum {number}"
 
 
 def _home(landscape: Landscape, found: list[Minimum]) -> str | None:
@@ -246,7 +264,7 @@ def _is_stranded(
     distances = np.linalg.norm(np.asarray(params) - centres[owners], axis=1)
     reach = _STRANDED * time * np.linalg.norm(np.asarray(gradients), axis=1)
     # At a minimum both are rounding.
-    return distances > np.maximum(reach, _AT * np.linalg.norm(landscape.upper - landscape.lower))
+    return distances > np.maximum(reach, AT * np.linalg.norm(landscape.upper - landscape.lower))
 
 
 def _at_the_usual_end(

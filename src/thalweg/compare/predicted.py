@@ -16,6 +16,7 @@ from thalweg.landscapes import Landscape
 from thalweg.limit import diffusion_limit
 from thalweg.markov import Grid, MarkovGrid, SolveError, discretise, lattice
 from thalweg.sampling.base import AbstractMemoryless
+from thalweg.stopping import EnteredBall
 
 # Cells along each axis, by dimension, and with --quick; on a line, where a step has few possible
 # draws, more of them: a cell must be small against the moves, or the chain is hotter than SGD.
@@ -56,10 +57,19 @@ class Predictor:
         found: Its minima.
         random: Whether chains start anywhere in the box, or all at the landscape's start.
         quick: Fewer cells.
+        exit: True near the other minima, the time to which is asked for; None if it is not.
     """
 
-    def __init__(self, landscape: Landscape, found: Sequence[Any], *, random: bool, quick: bool):
-        self.landscape = landscape
+    def __init__(
+        self,
+        landscape: Landscape,
+        found: Sequence[Any],
+        *,
+        random: bool,
+        quick: bool,
+        exit: EnteredBall | None,
+    ):
+        self.landscape, self._exit = landscape, exit
         self.names = [minimum.name for minimum in found]
         self._found, self._random = found, random
         self._cells = (_QUICK_CELLS if quick else _CELLS)[landscape.start.size]
@@ -136,11 +146,32 @@ class Predictor:
             for name, f, c in zip(self.names, masses[0], masses[-1], strict=True)
         ]
         remark = str(caught[0].message) if caught else None
-        return {"ends": ends, "stationary": self._stationary(chains[0]), "remark": remark}
+        return {
+            "ends": ends,
+            "stationary": self._stationary(chains[0]),
+            "remark": remark,
+            "exit": None if self._exit is None else self._exit_steps(chains),
+        }
 
     def _masses(self, chain: MarkovGrid, level: _Level, steps: int) -> Float[np.ndarray, " minima"]:
         later = chain.evolve(level.start, [steps * float(chain.jumps.step)])
         return level.masses(later.densities[0], len(self.names))
+
+    def _exit_steps(self, chains: list[MarkovGrid]) -> dict[str, Any]:
+        """The mean steps from the start to another minimum, the error as above."""
+        exit = self._exit
+        assert exit is not None
+        try:
+            steps = [
+                float(c.exit_time(lambda params: ~exit(params)).at(self.landscape.start))
+                / float(c.jumps.step)
+                for c in chains
+            ]
+        except (InputError, SolveError) as error:
+            return {"steps": None, "error": None, "remark": str(error)}
+        if not np.isfinite(steps).all():
+            return {"steps": None, "error": None, "remark": "the other minima are never reached"}
+        return {"steps": steps[0], "error": abs(steps[0] - steps[-1]), "remark": None}
 
     def _stationary(self, chain: MarkovGrid) -> list[Any] | None:
         """The stationary density at the points of the figure; None if there is not one."""
@@ -161,7 +192,8 @@ class Predictor:
 
 
 def _unknown(remark: str) -> dict[str, Any]:
-    return {"ends": None, "stationary": None, "remark": remark}
+    unknown = {"steps": None, "error": None, "remark": remark}
+    return {"ends": None, "stationary": None, "remark": remark, "exit": unknown}
 
 
 def _uniform(grid: Grid, landscape: Landscape) -> Float[np.ndarray, "..."]:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from thalweg.compare.escape_sentences import escape_sentences
+
 Rows = Sequence[dict[str, Any]]
 # Predicted fractions that differ by less are not worth a sentence.
 _APART = 0.05
@@ -23,6 +25,7 @@ def landscape_sentences(result: dict[str, Any], starts: str) -> dict[str, list[s
         if home != target:
             sentences.append(f"The start is not in the basin of the deepest minimum ({target}).")
     sentences += _diffusion_limits(rows, target)
+    sentences += escape_sentences(rows, home)
     sentences.append(_against_descent(rows, target, what, starts))
     notes = _landscape_notes(minima)
     if any(len(row["ends"]) > len(minima) for row in rows):

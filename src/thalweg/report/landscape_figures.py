@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.figure import Figure
 
+from thalweg.report.graph_figure import graph_figure
 from thalweg.report.labels import place_labels
 from thalweg.report.loss_figure import loss_figure
 from thalweg.report.shares import shares
@@ -32,8 +33,9 @@ def landscape_figures(result: Mapping[str, Any]) -> list[Drawing]:
     figures.append(loss_figure(result))
     if any(row["ends"] for row in result["rows"]):
         figures.append(_ends_figure(result))
-    stationary = stationary_figure(result)
-    return [*figures, stationary] if stationary else figures
+    # On a line the landscape itself shows the passes.
+    graph = graph_figure(result) if result["problem"]["parameters"] > 1 else None
+    return [*figures, *(drawn for drawn in (graph, stationary_figure(result)) if drawn)]
 
 
 def _line_figure(result: Mapping[str, Any]) -> Drawing:

@@ -1,9 +1,9 @@
 """The tables of a result, as texts: the same in the terminal and in the report."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from thalweg.report.escape_table import escape_table
 from thalweg.report.notation import (
     MISSING,
     as_number,
@@ -14,6 +14,7 @@ from thalweg.report.notation import (
     plain,
 )
 from thalweg.report.shares import shares
+from thalweg.report.table import Column, Row, Table, sampler_name
 
 # Columns for minima: with more of them the table is wider than a terminal.
 _MINIMA = 4
@@ -21,17 +22,7 @@ _MANY = 30
 # Minima beside whose fraction the grid's predictions stand, two columns each.
 _PREDICTED = 3
 _ROUTES = ("sgd", "diffusion")
-Row = Mapping[str, Any]
-Column = tuple[str, Callable[[Row], str]]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Texts in columns; the first one names the row. Headings may hold soft hyphens."""
-
-    caption: str
-    header: list[str]
-    rows: list[list[str]]
+_COMPARED = "What was compared"
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
@@ -41,6 +32,8 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     made = [_landscape_table(result)]
     if any(row.get("grid") for row in result["rows"]):
         made.append(_grid_table(result))
+    escapes = escape_table(result)
+    made += [escapes] if escapes else []
     return [*made, *([_minima_table(result)] if result["minima"] else [])]
 
 
@@ -53,11 +46,7 @@ def _estimate(name: str) -> Callable[[Row], str]:
     return lambda row: estimate(row[name], digits=2 if row["trials"] >= _MANY else 1)
 
 
-def _sampler(row: Row) -> str:
-    return row["label"] if row["unbiased"] else f"{row['label']} *"
-
-
-_FIRST: list[Column] = [("sampler", _sampler), ("step", _text("step"))]
+_FIRST: list[Column] = [("sampler", sampler_name), ("step", _text("step"))]
 _LAST: list[Column] = [
     ("grad. evals", lambda row: count(row["evaluations"])),
     ("steps /s", lambda row: count(row["steps_per_second"])),
@@ -85,7 +74,7 @@ def _landscape_table(result: Mapping[str, Any]) -> Table:
     ]
     header = [*(name for name, _ in before), *names, *(name for name, _ in after)]
     what = "Fraction of the chains in the basin of each minimum" if known else "Ends of the chains"
-    return Table(f"{what}; {_reading(rows)}", header, texts)
+    return Table(_COMPARED, f"{what}; {_reading(rows)}", header, texts)
 
 
 def _grid_table(result: Mapping[str, Any]) -> Table:
@@ -97,7 +86,7 @@ def _grid_table(result: Mapping[str, Any]) -> Table:
         header += [name, "grid (SGD)", "grid (diffusion)"]
     texts = []
     for row, own in zip(rows, simulated, strict=True):
-        cells = [_sampler(row)]
+        cells = [sampler_name(row)]
         for name, end in zip(names, own, strict=True):
             cells += [fraction(end), *(_from_grid(row, route, name) for route in _ROUTES)]
         texts.append(cells)
@@ -106,7 +95,7 @@ def _grid_table(result: Mapping[str, Any]) -> Table:
         "the sampler's own transition matrix, and by its diffusion limit; in brackets the change "
         "against half as many cells along each axis."
     )
-    return Table(" ".join([caption, *_remarks(rows)]), header, texts)
+    return Table("What the grid predicts", " ".join([caption, *_remarks(rows)]), header, texts)
 
 
 def _from_grid(row: Row, route: str, name: str) -> str:
@@ -152,7 +141,7 @@ def _network_table(result: Mapping[str, Any]) -> Table:
     ]
     texts = [_start_cells(columns, result["start"]), *(_cells(columns, row) for row in rows)]
     caption = f"{_thresholds(rows)}{_reading(rows)}{_largest_steps(result['start'])}"
-    return Table(caption, [name for name, _ in columns], texts)
+    return Table(_COMPARED, caption, [name for name, _ in columns], texts)
 
 
 def _cells(columns: Sequence[Column], row: Row) -> list[str]:
@@ -227,7 +216,8 @@ def _minima_table(result: Mapping[str, Any]) -> Table:
         if any(minimum["start"] for minimum in minima)
         else "."
     )
-    return Table(caption, [name for name, _ in columns], [_cells(columns, m) for m in minima])
+    texts = [_cells(columns, m) for m in minima]
+    return Table("The minima", caption, [name for name, _ in columns], texts)
 
 
 def _place(params: Sequence[float]) -> str:
