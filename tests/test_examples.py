@@ -5,6 +5,8 @@ import runpy
 import sys
 from pathlib import Path
 
+import thalweg as tw
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -26,3 +28,18 @@ def test_the_page_on_grids_compares_sgd_with_its_diffusion(capsys):
     # Noise of +-1 at a step of .1 lacks the tails of normal noise: SGD takes longer.
     assert [line.split(":")[0] for line in printed] == ["Descent", "Diffusion"]
     assert steps[0] > 1.1 * steps[1]
+
+
+def test_the_page_on_escape_says_how_long_sgd_takes(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "escape.md").read_text(), re.S)
+    names = {}
+    exec(compile(code, "escape.md", "exec"), names)
+    law, rare, crossed = names["law"], names["rare"], names["crossed"]
+    # On cells that are small against the moves of .07 the grid is exact to a per cent.
+    chain = tw.discretise(names["descent"], tw.Grid(-2.5, 2.5, 4000))
+    exact = float(chain.exit_time(lambda theta: ~crossed(theta)).at([-1.0])) / 0.07
+    assert abs(rare.mean_exit_steps - exact) < 3 * rare.error + 0.01 * exact
+    # The diffusion limit is half as slow, and its law says so.
+    assert law.valid
+    assert 0.4 < law.steps / exact < 0.8
+    assert f"{rare.mean_exit_steps:.3g}" in capsys.readouterr().out
