@@ -7,6 +7,7 @@ from thalweg import landscapes as landscapes
 from thalweg import markov as markov
 from thalweg import models as models
 from thalweg import noise_models as noise_models
+from thalweg import paths as paths
 from thalweg import sampling as sampling
 from thalweg import stability as stability
 from thalweg import steps as steps
@@ -20,6 +21,7 @@ from thalweg.critical import minima as minima
 from thalweg.diffusion import Diffusion as Diffusion
 from thalweg.dynamics import Descent as Descent
 from thalweg.errors import InputError as InputError
+from thalweg.escape import exit_points as exit_points
 from thalweg.escape import eyring_kramers as eyring_kramers
 from thalweg.escape import splitting as splitting
 from thalweg.gradnorms import sample_gradient_norms as sample_gradient_norms
@@ -30,6 +32,10 @@ from thalweg.limit import modified_equation as modified_equation
 from thalweg.markov import Grid as Grid
 from thalweg.markov import MarkovGrid as MarkovGrid
 from thalweg.markov import discretise as discretise
+from thalweg.paths import minimum_action_path as minimum_action_path
+from thalweg.paths import minimum_discrete_path as minimum_discrete_path
+from thalweg.paths import minimum_energy_path as minimum_energy_path
+from thalweg.paths import quasi_potential as quasi_potential
 from thalweg.problem import FiniteSum as FiniteSum
 from thalweg.record import Record as Record
 from thalweg.run import Run as Run
