@@ -43,3 +43,29 @@ def test_the_page_on_escape_says_how_long_sgd_takes(capsys):
     assert law.valid
     assert 0.4 < law.steps / exact < 0.8
     assert f"{rare.mean_exit_steps:.3g}" in capsys.readouterr().out
+
+
+def run_example(name, picture, monkeypatch, capsys):
+    """Its lines; the picture is drawn, too."""
+    monkeypatch.setattr(sys, "argv", [name, str(picture)])
+    runpy.run_path(str(ROOT / "examples" / name))
+    assert picture.read_bytes().startswith(b"<?xml")
+    return capsys.readouterr().out.splitlines()
+
+
+def test_ways_out_of_the_minimum_of_mueller_brown(monkeypatch, capsys, tmp_path):
+    lines = run_example("mueller_brown_paths.py", tmp_path / "a.svg", monkeypatch, capsys)
+    assert lines[0] == "passes at -10.157, -14.393"
+    # Along the path of minimum energy the action is larger than the least one.
+    assert 0 < float(re.search(r": ([\d.]+) ", lines[1]).group(1)) < 12
+
+
+def test_constant_noise_and_noise_that_scales_with_the_loss_select_alike(
+    monkeypatch, capsys, tmp_path
+):
+    lines = run_example("flat_minimisers.py", tmp_path / "a.svg", monkeypatch, capsys)
+    expected = float(lines[0].split("= ")[1])
+    for line in lines[1:]:
+        found, error = map(float, line.split("= ")[1].split(" +- "))
+        # The laws are those of the limit: at these temperatures they are some per cent off it.
+        assert abs(found - expected) < 3 * error + 0.05 * expected

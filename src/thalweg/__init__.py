@@ -4,6 +4,7 @@ from thalweg import curvature as curvature
 from thalweg import datasets as datasets
 from thalweg import escape as escape
 from thalweg import landscapes as landscapes
+from thalweg import manifolds as manifolds
 from thalweg import markov as markov
 from thalweg import models as models
 from thalweg import noise_models as noise_models
