@@ -23,6 +23,7 @@ from thalweg.diffusion import Diffusion as Diffusion
 from thalweg.dynamics import Descent as Descent
 from thalweg.errors import InputError as InputError
 from thalweg.escape import exit_points as exit_points
+from thalweg.escape import exit_times as exit_times
 from thalweg.escape import eyring_kramers as eyring_kramers
 from thalweg.escape import splitting as splitting
 from thalweg.gradnorms import sample_gradient_norms as sample_gradient_norms

@@ -15,3 +15,5 @@ from thalweg.escape.rate import Rate as Rate
 from thalweg.escape.rate import in_parallel as in_parallel
 from thalweg.escape.splitting import Splitting as Splitting
 from thalweg.escape.splitting import splitting as splitting
+from thalweg.escape.survival import ExitTimes as ExitTimes
+from thalweg.escape.survival import exit_times as exit_times
