@@ -189,7 +189,7 @@ import sys, thalweg.checkpoint
 thalweg.checkpoint._SECONDS_BETWEEN = 0.0
 from thalweg.compare import compare, Output
 out = Output.at(sys.argv[1], {})
-result = compare("atoms", trials=16, steps=20000, samplers=("sgd",), quick=True, work=out.open)
+result = compare("robust-regression", trials=8, steps=4000, samplers=("sgd",), work=out.open)
 out.save(result)
 """
     folders = [tmp_path / "whole", tmp_path / "killed"]
