@@ -233,9 +233,9 @@ def means_on_the_curve(function, first=-np.pi / 2):
 
     Uniform angles have independent coefficients of density (1 - w^2)^{-1/2} / pi; given X w = y
     they have the density prod_j (1 - (c_j + s)^2)^{-1/2} of s. The other mean is by the length of
-    the curve alone. The midpoint rule of two million nodes: errors of 1e-12.
+    the curve alone. The midpoint rule of 200,000 nodes: errors of the order of their square.
     """
-    u = first + (np.pi / 2 - first) * (np.arange(2_000_000) + 0.5) / 2_000_000
+    u = first + (np.pi / 2 - first) * (np.arange(200_000) + 0.5) / 200_000
     s = -0.05 + 0.45 * np.sin(u)
     squares = 1 - (np.asarray(CENTRE)[:, None] + s) ** 2
     given = np.prod(squares, axis=0) ** -0.5 * np.cos(u)
@@ -289,7 +289,7 @@ def test_a_chart_across_a_crossing_is_refused():
 
 
 def walk_on(problem, start):
-    return manifolds.sample_selection(problem, start, key=KEY, chains=256, steps=150)
+    return manifolds.sample_selection(problem, start, key=KEY, chains=256, steps=100)
 
 
 def test_samples_of_a_surface():
@@ -322,6 +322,7 @@ def test_samples_of_a_surface():
         walk_on(CYLINDER, jnp.repeat(jnp.array([[1.0, 0.0, 0.0]]), 256, axis=0))
 
 
+@pytest.mark.slow
 def test_samples_within_a_region():
     # Least squares with s > -.2, which is sin u > -1/3 on the chart.
     first = -np.arcsin(1 / 3)
@@ -363,42 +364,46 @@ def test_samples_in_single_precision():
 
 # Bad points.
 
-# One program for all: the sample says which f.
+# One program for all: the sample says how much there is of each term.
+TERMS = {
+    "x^2": lambda x, y: x**2,
+    "y": lambda x, y: y,
+    "y^2": lambda x, y: y**2,
+    "y^4": lambda x, y: y**4,
+    "y^6": lambda x, y: y**6,
+    "x^2 y^2": lambda x, y: x**2 * y**2,
+    "two zeros": lambda x, y: x**2 * (x - 1) ** 2,
+    # Minima at 1 and -1, .267 higher.
+    "two heights": lambda x, y: x**4 / 4 - x**3 / 15 - x**2 / 2 + x / 5,
+    "kink at 5": lambda x, y: jnp.abs(x - 5) ** 1.5,
+}
 BAD = {
-    "slope": (
-        lambda p: p[0] ** 2 + p[1],
-        r"256 of 256 points are no minimisers.*manifolds\.project",
-    ),
-    "saddle": (lambda p: p[0] ** 2 - p[1] ** 2, "no minimiser, with the curvature -2"),
-    "nearly flat": (lambda p: p[0] ** 2 + 1e-7 * p[1] ** 2, "no gap between zero and the rest"),
-    "crossing": (lambda p: (p[0] * p[1]) ** 2, "is zero; expected minimisers across which"),
-    "fourth power": (lambda p: p[0] ** 2 + p[1] ** 4, "leads off the minimisers"),
-    "sixth power": (lambda p: p[0] ** 2 + p[1] ** 6, "leads off the minimisers"),
-    "kink": (lambda p: jnp.abs(p[0]) ** 1.5 + p[1] ** 2, "not finite; expected minimisers"),
-    "two heights": (
-        lambda p: p[0] ** 4 / 4 - p[0] ** 3 / 15 - p[0] ** 2 / 2 + p[0] / 5 + 0 * p[1],
-        r"differ in height by 0\.267",
-    ),
-    "two manifolds": (lambda p: p[0] ** 2 * ((p[0] - 1) ** 2 + p[1] ** 2), "ranks from 1 to 2"),
+    "slope": ({"x^2": 1, "y": 1}, r"256 of 256 points are no.*manifolds\.project"),
+    "saddle": ({"x^2": 1, "y^2": -1}, "no minimiser, with the curvature -2"),
+    "nearly flat": ({"x^2": 1, "y^2": 1e-7}, "no gap between zero and the rest"),
+    "crossing": ({"x^2 y^2": 1}, "is zero; expected minimisers across which"),
+    "fourth power": ({"x^2": 1, "y^4": 1}, "leads off the minimisers"),
+    "sixth power": ({"x^2": 1, "y^6": 1}, "leads off the minimisers"),
+    "kink": ({"kink at 5": 1, "y^2": 1}, "not finite; expected minimisers"),
+    "two heights": ({"two heights": 1}, r"differ in height by 0\.267"),
+    "two manifolds": ({"two zeros": 1, "x^2 y^2": 1}, "ranks from 1 to 2"),
 }
 
 
+def terms(p, sizes):
+    return jnp.dot(sizes, jnp.stack([term(*p) for term in TERMS.values()]))
+
+
 def bad(name):
-    functions = [f for f, _ in BAD.values()]
-    number = jnp.array([list(BAD).index(name)])
-    return tw.FiniteSum(switched(*functions), number)
-
-
-@functools.cache
-def switched(*functions):
-    return lambda p, number: jax.lax.switch(number, functions, p)
+    return tw.FiniteSum(terms, jnp.array([[BAD[name][0].get(t, 0.0) for t in TERMS]], float))
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_points_that_are_refused(name):
     # As many as of a chart, for one program.
     points = {
-        # Lines at p[0] = 1 and -1.
+        "kink": [[5.0, 0.0]] * 2,
+        # Lines at x = 1 and -1.
         "two heights": [[1.0, 0.0], [-1.0, 0.0]],
         # A line, and beside it a single one.
         "two manifolds": [[0.0, 0.5], [1.0, 0.0]],
@@ -450,9 +455,9 @@ def gibbs_of_least_squares(temperature):
 
 
 def test_constant_noise_selects_among_the_solutions_of_least_squares():
-    exact = [gibbs_of_least_squares(t) for t in (0.04, 0.02, 0.01)]
-    # Towards the selection density, and by more and more.
-    assert SELECTED < exact[2] < exact[1] < exact[0]
+    exact = [gibbs_of_least_squares(t) for t in (0.02, 0.01)]
+    # Towards the selection density: .139, .124.
+    assert SELECTED < exact[1] < exact[0]
     diffusion = tw.Diffusion(lambda p: -LEAST_SQUARES.gradient(p), 0.02, 0.2, method="heun")
     # Heun's variance across is (lambda dt)^2/4 = 1.8 % low, a change of T by so much: 3e-4.
     run = tw.simulate(
@@ -464,7 +469,7 @@ def test_constant_noise_selects_among_the_solutions_of_least_squares():
         record=tw.Record(means={"s2": lambda p: along(p) ** 2}, burn_in=1000),
     )
     found, error = mean_and_error(run.means["s2"])
-    assert abs(found - exact[2]) < 3.5 * error + 3e-4
+    assert abs(found - exact[1]) < 3.5 * error + 3e-4
     assert error < 0.004
 
 
@@ -473,7 +478,7 @@ def test_noise_scaled_by_the_loss_selects_the_same():
     noise = loss_scaled(valley, 0.5, 16.0, convention="sde")
     run = tw.simulate(
         tw.Diffusion(downhill(valley), noise, 0.005),
-        uniform(8192, 4),
+        uniform(4096, 4),
         steps=2400,
         key=KEY,
         per_chain=True,
@@ -485,7 +490,7 @@ def test_noise_scaled_by_the_loss_selects_the_same():
     low = np.asarray(jax.vmap(valley)(run.params)) < 0.05
     found, error = mean_and_error(cosines[low])
     limit = -special.iv(1, 0.5) / special.iv(0, 0.5)
-    assert low.sum() > 1000
+    assert low.sum() > 500
     assert abs(found - limit) < 3.5 * error
     assert error < 0.1 * abs(limit)
 
@@ -646,11 +651,9 @@ def test_linear_least_squares_selects_nothing():
 def test_sgd_on_linear_least_squares_ends_where_its_start_is_projected():
     # Steps are combinations of the samples: the limit is not even random.
     descent = tw.Descent(LINEAR, tw.Minibatch(1), 0.2)
-    run = tw.simulate(descent, START, steps=2000, key=KEY, chains=64)
-    end = manifolds.project(LINEAR, START)
+    run = tw.simulate(descent, START, steps=1000, key=KEY, chains=64)
     x, y = LINEAR.data
     expected = START + jnp.linalg.pinv(x) @ (y - x @ START)
-    np.testing.assert_allclose(end.points, expected, atol=1e-11)
     np.testing.assert_allclose(run.params, jnp.tile(expected, (64, 1)), atol=1e-13)
 
 

@@ -133,12 +133,12 @@ def sample_selection(
     flat = starts.shape[1] - space.codimension
     within, lengths = within or _everywhere, _lengths(period, starts)
     _check_starts(problem, starts, flat, within)
-    first = starts[jnp.arange(chains) % len(starts)]
-    points, accepted, size = _walk(problem, first, key, steps, flat, within)
-    angles = jnp.isfinite(lengths)
-    _check_run(np.asarray(points)[..., ~np.asarray(angles)], np.asarray(accepted))
-    points = jnp.where(angles, jnp.mod(points, jnp.where(angles, lengths, 1)), points)
-    return SelectionSamples(points[:, steps:], accepted, size)
+    first = jnp.asarray(np.asarray(starts)[np.arange(chains) % len(starts)])
+    run, accepted, size = _walk(problem, first, key, steps, flat, within)
+    points, angles = np.array(run), np.isfinite(lengths)
+    _check_run(points[..., ~angles], np.asarray(accepted))
+    points[..., angles] %= lengths[angles]
+    return SelectionSamples(jnp.asarray(points[:, steps:]), accepted, size)
 
 
 @eqx.filter_jit
@@ -202,15 +202,15 @@ def _log_density(found: Local, flat: int) -> Array:
     return -jnp.sum(jnp.log(positive)) / 2
 
 
-def _lengths(period: Any, starts: Array) -> Array:
+def _lengths(period: Any, starts: Array) -> np.ndarray:
     """The period of each parameter, infinite for those that are no angles."""
-    given = jnp.asarray(jnp.inf if period is None else period, starts.dtype)
-    if given.shape not in ((), starts.shape[1:]) or not bool(jnp.all(given > 0)):
+    given = np.asarray(np.inf if period is None else period, starts.dtype)
+    if given.shape not in ((), starts.shape[1:]) or not (given > 0).all():
         raise InputError(
             f"period is {period!r}; expected a positive number, or one for each of "
             f"{starts.shape[1]} parameters"
         )
-    return jnp.broadcast_to(given, starts.shape[1:])
+    return np.broadcast_to(given, starts.shape[1:])
 
 
 def _everywhere(point: Array) -> Array:
@@ -223,15 +223,21 @@ def _check_starts(problem: FiniteSum, starts: Array, flat: int, within: Region) 
             "the minimisers are isolated, and there is nothing to walk along; their weights are "
             "exp(selection_log_density), expected a Hessian with a kernel"
         )
-    if not bool(jnp.all(jax.vmap(within)(starts))):
+    inside, values = map(np.asarray, _seen_at(problem, starts, within))
+    if not inside.all():
         raise InputError("a start is not within the region given; expected all to be")
-    values = jax.vmap(problem.value)(starts)
-    spread = float(jnp.max(values) - jnp.min(values))
-    if spread > 1e-6 * max(1.0, float(jnp.max(jnp.abs(values)))):
+    spread = float(np.ptp(values))
+    if spread > 1e-6 * max(1.0, float(np.abs(values).max())):
         raise InputError(
             f"the starts differ in height by {spread:.3g}; expected minimisers of one height: "
             "leave the higher ones out, their weight vanishes with the noise"
         )
+
+
+@eqx.filter_jit
+def _seen_at(problem: FiniteSum, starts: Array, within: Region) -> tuple[Array, Array]:
+    """Whether points are within the region, and their heights."""
+    return jax.vmap(lambda point: (within(point), problem.value(point)))(starts)
 
 
 def _check_run(points: np.ndarray, accepted: np.ndarray) -> None:
