@@ -16,6 +16,7 @@ from thalweg.markov import modes as module
 from thalweg.markov import resolvent
 from thalweg.markov.distances import weighted_l2
 from thalweg.markov.evolution import evolve
+from thalweg.markov.exits import exit_time
 from thalweg.markov.generator import generator
 from thalweg.markov.grid import Grid
 from thalweg.markov.modes import gap, modes
@@ -257,6 +258,23 @@ def test_the_gap_of_mueller_brown():
     # .2257735 on grids of 256 and 512 cells a side; second order: 16 times 2.6e-7 from 256 to 64.
     jumps = gibbs_chain(Grid([-1.5, -0.4], [1.1, 2.0], [64, 64]), mueller_brown)
     assert gap(jumps).rate == pytest.approx(0.2257735, abs=6e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.15, 0.12])
+def test_gaps_that_rounding_drowns_are_refused(temperature):
+    # Here the law falls by more than e^500, and modes are sought as without detailed balance. The
+    # gap is the rate from the second deepest minimum to the deepest and the rate back, which is
+    # e^(-1.92/.15) = 2.7e-6 of it; and some units of rounding of jumps, 1e-15 of 2e-9.
+    grid = Grid([-1.7, -0.6], [1.3, 2.2], [48, 48])
+    jumps = gibbs_chain(grid, mueller_brown, temperature)
+    if temperature == 0.15:
+        deepest = jnp.array([-0.558, 1.442])
+        left = exit_time(jumps, lambda x: jnp.sum((x - deepest) ** 2) > 0.1)
+        time = float(left.at(jnp.array([0.623, 0.028])))
+        assert gap(jumps).rate == pytest.approx(1 / time, rel=5e-6)
+        return
+    with pytest.raises(SolveError, match=r"rate of about .* rounding of the jumps .*exit_time"):
+        gap(jumps)
 
 
 # What makes no sense.

@@ -32,6 +32,9 @@ _SAME = 1e-10
 _DEEPEST = -500.0
 # Eigenvalues of the resolvent that differ by less have vectors that may be mixed.
 _CLOSE = 1e-2
+# Rates without detailed balance are right to some units of rounding of the usual jump's: where
+# they are this many times larger, to a hundredth or better.
+_ABOVE = 1e3
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +120,8 @@ def modes(jumps: Jumps, count: int) -> Modes:
     Raises:
         InputError: More modes than a quarter of the states; several closed classes, for which the
             rate 0 is repeated; rates that are being differentiated by.
-        SolveError: No convergence.
+        SolveError: No convergence; without detailed balance, or where the stationary law falls by
+            more than :math:`e^{500}`, a rate so small that rounding drowns it.
 
     Cost: a factorisation and some tens of solves; 512 x 512 cells and 12 modes, 8 s, without
     detailed balance several times that.
@@ -310,6 +314,7 @@ def _two_sided(flows: Flows, count: int) -> _Found:
     values, vectors = la.eig(left.T @ _applied(flows.on_function, right))
     order = np.argsort(_rates(flows.jumps, values).real)
     values, vectors = values[order], vectors[:, order]
+    _check_rounding(flows, values[int(flows.closed) : count])
     right, left = right @ vectors, left @ np.linalg.inv(vectors).T
     if flows.closed:
         values[0] = 0.0
@@ -357,6 +362,19 @@ def _modes(flows: Flows, found: _Found, count: int) -> Modes:
 
     functions, densities = jnp.asarray(on_grid(right)), jnp.asarray(on_grid(left) / grid.volumes)
     return Modes(grid, rates, functions, densities, time, time / float(flows.jumps.step))
+
+
+def _check_rounding(flows: Flows, values: np.ndarray) -> None:
+    """Eigenvalues of A are large against the rounding of its products."""
+    usual = float(np.median(-flows.matrix.diagonal()))
+    least = _ABOVE * np.finfo(float).eps * usual
+    slowest = np.abs(values).min(initial=np.inf)
+    if slowest < least:
+        raise SolveError(
+            f"a mode has a rate of about {slowest:.1e}, where rounding of the jumps (of the rate "
+            f"{usual:.2g}) leaves those above {least:.1e}; ask for the mean time to a region "
+            "(exit_time), which is right for rates of any size"
+        )
 
 
 def _check_residuals(apply: Callable[[np.ndarray], np.ndarray], found: _Pair, clock: float) -> None:
