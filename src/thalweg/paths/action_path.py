@@ -75,7 +75,7 @@ def minimum_action_path(
     :math:`e^{-V}` the stationary density near a. As with any path found by descent there may be
     others; what is found is near the straight line.
 
-    From a straight line, bent by a hundredth, Newton's method for all images at once leads to the
+    From a straight line, bent a little, Newton's method for all images at once leads to the
     discrete minimum (:mod:`thalweg.paths.relaxation`). Where the noise depends on the place,
     Gaussian noise is added at first and taken away step by step: so places of strong noise are
     found, and ways around those where no draw of the gradient has the direction needed. Points of

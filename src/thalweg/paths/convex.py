@@ -35,13 +35,14 @@ def farthest(law: AbstractLaw, v: Vector) -> Found:
     of these, the largest value is approached at infinity: q is far out and :math:`q \cdot v` right.
     """
     v = v / _positive(jnp.linalg.norm(v))
-    frame, beyond = whitened(law.model(jnp.zeros_like(v)).second)
+    start = law.model(jnp.zeros_like(v))
+    frame, beyond = whitened(start.second)
     possible = (jnp.linalg.norm(beyond @ v) <= _close(v)) & law.reaches(v)
     law = law.moved(frame, jnp.zeros_like(v))
     empty = jnp.diag(jnp.where(jnp.any(frame != 0, axis=0), 0, 1).astype(v.dtype))
     target = frame.T @ v
     target = target / _positive(jnp.linalg.norm(target))
-    size = jnp.linalg.norm(law.model(jnp.zeros_like(v)).mean)
+    size = jnp.linalg.norm(frame.T @ start.mean)
 
     def move(q: Vector) -> tuple[Vector, Array, Array]:
         excess, mean, second = law.model(q)
@@ -74,8 +75,8 @@ def conjugate(law: AbstractLaw, v: Vector) -> Found:
     """
     zero = jnp.zeros_like(v)
     start = law.model(zero)
-    covariance = law.moved(jnp.eye(v.size, dtype=v.dtype), start.mean).model(zero).second
-    frame, beyond = whitened(covariance)
+    unit = jnp.eye(v.size, dtype=v.dtype)
+    frame, beyond = whitened(law.moved(unit, start.mean).model(zero).second)
     away = v - start.mean
     possible = jnp.linalg.norm(beyond @ away) <= _close(v) * (
         jnp.linalg.norm(v) + jnp.linalg.norm(start.mean)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from thalweg.errors import InputError
 
 # Sidewards share of the length by which a straight line is bent.
-_BEND = 0.01
+_BEND = 0.02
 
 
 def checked_ends(a: Any, b: Any) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
@@ -28,8 +28,13 @@ def checked_ends(a: Any, b: Any) -> tuple[Float[np.ndarray, " d"], Float[np.ndar
     if a.ndim != 1 or a.shape != b.shape:
         raise InputError(f"the ends have shapes {a.shape} and {b.shape}; expected (d,) for both")
     if not 0 < np.linalg.norm(b - a) < np.inf:
-        raise InputError(f"the ends are {a} and {b}; expected two different points")
+        raise InputError(f"the ends are {shown(a)} and {shown(b)}; expected two different points")
     return a, b
+
+
+def shown(point: Float[np.ndarray, " d"]) -> str:
+    """A point for a message of one line; of many numbers the first and last."""
+    return np.array2string(point, precision=6, threshold=8, max_line_width=1000)
 
 
 def lengths(points: Float[np.ndarray, "images d"]) -> Float[np.ndarray, " images"]:
@@ -71,11 +76,16 @@ def respaced(
 def bent_line(
     a: Float[np.ndarray, " d"], b: Float[np.ndarray, " d"], images: int
 ) -> Float[np.ndarray, "images d"]:
-    """From a to b on a line that is bent by about a hundredth of its length.
+    """From a to b on a line that is bent by a few hundredths of its length.
 
     A straight one may lie on a ridge between two ways that are each other's mirror image, and no
-    descent would leave it.
+    descent would leave it. On a line there is no other way.
     """
     share = np.linspace(0.0, 1.0, images)[:, None]
-    one, two = np.random.default_rng(0).normal(size=(2, a.size)) * np.linalg.norm(b - a) * _BEND
-    return a + share * (b - a) + np.sin(np.pi * share) * one + np.sin(2 * np.pi * share) * two
+    along = b - a
+    sideways = np.random.default_rng(0).normal(size=(2, a.size))
+    sideways -= np.outer(sideways @ along / (along @ along), along)
+    lengths = np.linalg.norm(sideways, axis=1, keepdims=True)
+    size = _BEND * np.linalg.norm(along) if a.size > 1 else 0.0
+    one, two = size * sideways / np.maximum(lengths, np.finfo(float).tiny)
+    return a + share * along + np.sin(np.pi * share) * one + np.sin(2 * np.pi * share) * two

@@ -14,14 +14,19 @@ from thalweg.dynamics import AbstractDynamics
 from thalweg.errors import InputError
 from thalweg.paths.action_path import ActionPath, field_between, minimum_action_path
 from thalweg.paths.climbs import Chain, extremes, settled
+from thalweg.paths.curves import shown
 from thalweg.paths.fields import Field, Matrix, Point
 from thalweg.paths.hamiltonian import AbstractHamiltonian
 from thalweg.paths.overshoots import ascent, overshoots
 
 Points = Float[np.ndarray, "steps d"]
+# Chains of different lengths.
+Starts = list[Float[np.ndarray, "_ d"]]
 
 # Steps of the first chain at least, and of a chain that is prolonged at most.
 _FEWEST, _MOST = 16, 4096
+# Images for which there is space at least: short chains run by one program.
+_LEAST_ROOM = 256
 # The action has stopped falling when twice as many steps change it by less than this share.
 _SAME = 1e-4
 # Share of its distance to the end by which a chain is prolonged step by step.
@@ -33,7 +38,8 @@ class DiscretePath:
     r"""A path of least action of a chain.
 
     Attributes:
-        points: Where the chain is after each step, from the start to the end.
+        points: Where the chain is after each step, from the start to the end. To the first point
+            after the start it comes in any number of steps, as the linear chain does.
         spent: The action up to each of them.
         action: The action W of the whole path, a number without unit.
         error: How much it fell when the number of steps was doubled for the last time.
@@ -97,13 +103,13 @@ def minimum_discrete_path(dynamics: AbstractDynamics, a: Any, b: Any) -> Discret
             costs[0] = away @ metric @ away / 2
             return DiscretePath(found.points, np.append(0.0, np.cumsum(costs)), found.cost, fell)
     raise InputError(
-        f"the action from {a} to {b} still falls, by {fell:.3g}, when the number of steps is "
-        f"doubled to {len(start) - 1}: expected an end that the chain reaches in some hundred "
-        "steps, as a minimum; for small steps take minimum_action_path"
+        f"the action from {shown(start[0])} to {shown(start[-1])} still falls, by {fell:.3g}, when "
+        f"the number of steps is doubled to {len(start) - 1}; expected an end that the chain "
+        "reaches in some hundred steps, as a minimum; for small steps take minimum_action_path"
     )
 
 
-def _starts(field: Field, guide: ActionPath, metric: Matrix, step: float) -> list[Points]:
+def _starts(field: Field, guide: ActionPath, metric: Matrix, step: float) -> Starts:
     """First chains: the path run through at its own speed, and those that overshoot."""
     a, b = guide.points[0], guide.points[-1]
     places = (guide.points[1:] + guide.points[:-1]) / 2
@@ -112,15 +118,15 @@ def _starts(field: Field, guide: ActionPath, metric: Matrix, step: float) -> lis
     steps = max(_FEWEST, math.ceil(times[-1] / step))
     if steps > _MOST:
         raise InputError(
-            f"the path from {a} to {b} takes {steps} steps; expected at most {_MOST}: at so small "
-            "a step minimum_action_path is right"
+            f"the path from {shown(a)} to {shown(b)} takes {steps} steps; expected at most "
+            f"{_MOST}: at so small a step minimum_action_path is right"
         )
     at = np.linspace(0, times[-1], steps + 1)
     slow = np.column_stack([np.interp(at, times, values) for values in guide.points.T])
     return [slow, *overshoots(field, a, b, metric, step)]
 
 
-def _best(field: Field, starts: list[Points], metric: Matrix, step: Array) -> tuple[Chain, Points]:
+def _best(field: Field, starts: Starts, metric: Matrix, step: Array) -> tuple[Chain, Points]:
     """The chain of least action from any of the starts."""
     room = _room(max(map(len, starts)))
     found = [settled(field, start, metric, room, step=step) for start in starts]
@@ -130,7 +136,7 @@ def _best(field: Field, starts: list[Points], metric: Matrix, step: Array) -> tu
 
 def _room(images: int) -> int:
     """Space for twice as many images, of few sizes."""
-    return 1 << (2 * images).bit_length()
+    return max(_LEAST_ROOM, 1 << (2 * images).bit_length())
 
 
 def _longer(
@@ -151,10 +157,10 @@ def _longer(
 def _checked(found: Chain) -> Chain:
     if not found.rests:
         raise InputError(
-            f"no chain of {len(found.points) - 1} steps from {found.points[0]} to "
-            f"{found.points[-1]} came to rest: the action is {found.cost:.3g} and still falls, by "
-            f"the share {found.left:.2g} a step; an infinite one means that the draws of a step do "
-            "not reach; take another end, or a smaller step"
+            f"no chain of {len(found.points) - 1} steps from {shown(found.points[0])} to "
+            f"{shown(found.points[-1])} came to rest: the action is {found.cost:.3g} and still "
+            f"falls, by the share {found.left:.2g} a step; an infinite one means that the draws of "
+            "a step do not reach; take another end, or a smaller step"
         )
     return found
 
@@ -164,21 +170,21 @@ def _metric(field: Field, a: Point, step: float) -> Matrix:
     rest = field.rest_near(a, field.scale)
     if rest is None:
         raise InputError(
-            f"a = {a} is no smooth point of rest; expected a minimum with a Hessian, around which "
-            "the chain has a linear law"
+            f"a = {shown(a)} is no smooth point of rest; expected a minimum with a Hessian, around "
+            "which the chain has a linear law"
         )
     growth = np.abs(np.linalg.eigvals(np.eye(a.size) + step * field.jacobian(a))).max()
     if growth >= 1:
         raise InputError(
-            f"the chain is not stable at a = {a}: with the step {step:g} the linear map there has "
-            f"an eigenvalue of size {growth:.3g}, and the chain leaves by itself; expected a step "
-            "below 2/sharpness"
+            f"the chain is not stable at a = {shown(a)}: with the step {step:g} the linear map "
+            f"there has an eigenvalue of size {growth:.3g}, and the chain leaves by itself; "
+            "expected a step below 2/sharpness"
         )
     spread = field.spread(rest, step)
     if spread is None:
         raise InputError(
-            f"the noise at a = {a} vanishes, or does in a direction: the action to leave it is "
-            "infinite; expected noise in all directions there"
+            f"the noise at a = {shown(a)} vanishes, or does in a direction: the action to leave it "
+            "is infinite; expected noise in all directions there"
         )
     return np.linalg.inv(spread)
 

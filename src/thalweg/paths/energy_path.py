@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from thalweg.critical import CriticalPoint, critical_point
 from thalweg.errors import InputError
-from thalweg.paths.curves import bent_line, checked_ends
+from thalweg.paths.curves import bent_line, checked_ends, shown
 from thalweg.paths.legs import Chart, Leg, Surface, leg_over, tops
 from thalweg.paths.strings import String, string
 from thalweg.problem import FiniteSum
@@ -109,7 +109,8 @@ def _assembled(surface: Surface, way: list[Leg], images: int) -> EnergyPath:
     """The lines up and down, with images shared out by length."""
     lines = [line for leg in way for line in leg.lines]
     lengths = np.array([line.arc[-1] for line in lines])
-    shares = np.maximum(2, np.rint((images - 1) * lengths / lengths.sum())).astype(int)
+    ends = np.rint((images - 1) * np.cumsum(lengths) / lengths.sum()).astype(int)
+    shares = np.maximum(2, np.diff(ends, prepend=0))
     parts = [line.spaced(int(share)) for line, share in zip(lines, shares, strict=True)]
     residual = max(_across(surface, part) for part in parts)
     # Up to a saddle a line is followed against the flow.
@@ -148,7 +149,9 @@ def _checked(
     surface = Surface(problem, float(np.linalg.norm(b - a)))
     first, last = (_minimum(surface, end, name) for end, name in zip((a, b), "ab", strict=True))
     if surface.same(first, last):
-        raise InputError(f"a and b are the same minimum {first}; expected two different ones")
+        raise InputError(
+            f"a and b are the same minimum {shown(first)}; expected two different ones"
+        )
     return surface, first, last
 
 
@@ -158,9 +161,10 @@ def _minimum(surface: Surface, end: Float[np.ndarray, " d"], name: str) -> np.nd
         slope = np.linalg.norm(surface.gradient(end))
         lowest = np.linalg.eigvalsh(surface.hessian(end))[0]
         raise InputError(
-            f"{name} = {end} is no smooth minimum: the gradient there has length {slope:.3g} and "
-            f"the Hessian the lowest eigenvalue {lowest:.3g}; expected 0 and a positive one. Take "
-            "ends from thalweg.minima; between kinked minima there is no such path"
+            f"{name} = {shown(end)} is no smooth minimum: the gradient there has length "
+            f"{slope:.3g} and the Hessian the lowest eigenvalue {lowest:.3g}; expected 0 and a "
+            "positive one. Take ends from thalweg.minima; between kinked minima there is no such "
+            "path"
         )
     return found
 
@@ -168,10 +172,10 @@ def _minimum(surface: Surface, end: Float[np.ndarray, " d"], name: str) -> np.nd
 def _lost(gap: tuple[np.ndarray, np.ndarray], drawn: String) -> str:
     far = np.linalg.norm(np.asarray(drawn.points) - gap[0], axis=1).max()
     return (
-        f"the string from {gap[0]} to {gap[1]} went away, to a distance of {far:.3g}, in "
-        f"{int(drawn.iterations)} iterations: the objective falls without end beside the straight "
-        "line, so that the lowest path leads through infinity; expected two minima in a landscape "
-        "that rises around them"
+        f"the string from {shown(gap[0])} to {shown(gap[1])} went away, to a distance of "
+        f"{far:.3g}, in {int(drawn.iterations)} iterations: the objective falls without end beside "
+        "the straight line, so that the lowest path leads through infinity; expected two minima in "
+        "a landscape that rises around them"
     )
 
 
@@ -179,11 +183,12 @@ def _unjoined(
     gap: tuple[np.ndarray, np.ndarray], legs: list[Leg], new: list[np.ndarray], drawn: String
 ) -> str:
     rest = "came to rest" if drawn.at_rest else f"still moved (by {float(drawn.moved):.2g})"
-    joined = [leg.saddle.tolist() for leg in legs]
+    tops_led = "; ".join(map(shown, new)) or "none"
+    joined = "; ".join(shown(leg.saddle) for leg in legs) or "none"
     return (
-        f"no path from {gap[0]} to {gap[1]}: the string between them {rest} after "
-        f"{int(drawn.iterations)} iterations, its tops led to the saddles {[*map(list, new)]}, and "
-        f"those with lines to two minima are {joined}; expected saddles that join the two. Where "
-        "the string still moves or a line leads to infinity or to another saddle, look for other "
-        "ways with thalweg.critical_points, or take more images"
+        f"no path from {shown(gap[0])} to {shown(gap[1])}: the string between them {rest} after "
+        f"{int(drawn.iterations)} iterations, its tops led to the saddles: {tops_led}, and those "
+        f"with lines to two minima are: {joined}; expected saddles that join the two. Where the "
+        "string still moves or a line leads to infinity or to another saddle, look for other ways "
+        "with thalweg.critical_points, or take more images"
     )

@@ -206,9 +206,9 @@ def _improved(
     values: Float[Array, " cells"],
     scale: Float[Array, ""],
     cells: Array,
-    costs: Float[Array, "cells ring"],
-    places: Float[Array, "cells 5"],
-    bends: Float[Array, "cells 5"],
+    costs: Float[Array, "some ring"],
+    places: Float[Array, "some 5"],
+    bends: Float[Array, "some 5"],
 ) -> Policy:
     """Better last pieces of the paths to some cells: see :func:`hopf_lax`."""
     field = values.reshape(plane.inside.shape)

@@ -148,8 +148,12 @@ class Subset(AbstractLaw):
 
     def model(self, q: Vector) -> Model:
         """By derivatives of the recursion."""
-        value, mean = jax.value_and_grad(self.cumulant)(q)
-        spread = jax.jacfwd(jax.grad(self.cumulant))(q)
+
+        def slope(q: Vector) -> tuple[Array, tuple[Array, Array]]:
+            value, mean = jax.value_and_grad(self.cumulant)(q)
+            return mean, (value, mean)
+
+        spread, (value, mean) = jax.jacfwd(slope, has_aux=True)(q)
         excess = -jnp.expm1(-jnp.maximum(value, _DEEPEST))
         return Model(excess, mean, spread + jnp.outer(mean, mean))
 

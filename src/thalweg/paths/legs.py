@@ -41,7 +41,7 @@ class Surface(NamedTuple):
 
     def values(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """The objective at points."""
-        return np.asarray(_values(self.problem, points))
+        return np.array([_value(self.problem, point) for point in points])
 
     def among(self, point: Vector, others: Sequence[Vector]) -> bool:
         """Whether a point is one of others."""
@@ -172,5 +172,5 @@ def _hessian(problem: FiniteSum, point: Array) -> Array:
 
 
 @jax.jit
-def _values(problem: FiniteSum, points: Array) -> Array:
-    return jax.vmap(problem.value)(points)
+def _value(problem: FiniteSum, point: Array) -> Array:
+    return problem.value(point)

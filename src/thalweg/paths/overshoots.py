@@ -25,7 +25,9 @@ _CLOSE = 1e-2
 Points = Float[np.ndarray, "steps d"]
 
 
-def overshoots(field: Field, a: Point, b: Point, metric: Matrix, step: float) -> list[Points]:
+def overshoots(
+    field: Field, a: Point, b: Point, metric: Matrix, step: float
+) -> list[Float[np.ndarray, "_ d"]]:
     """One chain for each line through a, on either side, from which steps alone lead to b.
 
     Up to the nearest such point the chain comes as the linear one around a would.

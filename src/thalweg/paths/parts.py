@@ -4,7 +4,7 @@ import numpy as np
 
 from thalweg.errors import InputError
 from thalweg.paths.climbs import Chain, Climb, Points, diverges, measured, settled
-from thalweg.paths.curves import bent_line, resampled
+from thalweg.paths.curves import bent_line, resampled, shown
 from thalweg.paths.fields import Field, Matrix, Point, Rest
 from thalweg.paths.flow_lines import FlowLine, flow_line
 from thalweg.paths.hamiltonian import CramerHamiltonian
@@ -65,9 +65,9 @@ def _metric(field: Field, start: Rest) -> Matrix | None:
     spread = field.spread(start)
     if spread is None:
         raise InputError(
-            f"the noise at the point of rest {start.point} vanishes, or does in a direction into "
-            "which the drift does not turn it: no path of finite action leaves it that way, and "
-            "the quasi-potential around it is infinite; expected noise in all directions there"
+            f"the noise at the point of rest {shown(start.point)} vanishes, or does in a direction "
+            "into which the drift does not turn it: no path of finite action leaves it that way, "
+            "and the quasi-potential around it is infinite; expected noise in all directions there"
         )
     turns = np.iscomplex(np.linalg.eigvals(field.jacobian(start.point))).any()
     return np.linalg.inv(spread) if turns else None
@@ -131,7 +131,7 @@ def _climb(
         raise InputError(_out_of_reach(field, here.point, there.point))
     if not again.rests:
         raise InputError(
-            f"the path from {here.point} to {there.point} did not come to rest in "
+            f"the path from {shown(here.point)} to {shown(there.point)} did not come to rest in "
             f"{again.iterations} steps (an image still moves by {again.left:.2g} of the distance "
             "to the next); expected drift and noise that are smooth from image to image: take more "
             "images, or ends nearer to each other, as a saddle between them"
@@ -142,9 +142,10 @@ def _climb(
     where = diverges(field, fine, metric)
     if where is not None:
         raise InputError(
-            f"the action of the path from {here.point} to {there.point} grows without end near "
-            f"{where}: the noise vanishes there while the drift goes against the path, so that the "
-            "quasi-potential is infinite; expected noise along all of the path"
+            f"the action of the path from {shown(here.point)} to {shown(there.point)} grows "
+            f"without end near {shown(where)}: the noise vanishes there while the drift goes "
+            "against the path, so that the quasi-potential is infinite; expected noise along all "
+            "of the path"
         )
     coarse = measured(field, found.points, metric).spent[-1]
     return fine._replace(error=float(abs(fine.spent[-1] - coarse)))
@@ -153,16 +154,17 @@ def _climb(
 def _out_of_reach(field: Field, here: Point, there: Point) -> str:
     if isinstance(field.H, CramerHamiltonian):
         return (
-            f"no path of finite action from {here} to {there} was found: at some places no draw of "
-            "the gradient moves in the direction needed, also after Gaussian noise was added and "
-            "taken away again, so that SGD with a small step does not come there; expected draws "
-            "that reach, as of smaller batches, or take the diffusion limit"
+            f"no path of finite action from {shown(here)} to {shown(there)} was found: at some "
+            "places no draw of the gradient moves in the direction needed, also after Gaussian "
+            "noise was added and taken away again, so that SGD with a small step does not come "
+            "there; expected draws that reach, as of smaller batches, or take the diffusion limit"
         )
     shares = np.linspace(0, 1, 17)[:, None]
     least = [np.linalg.eigvalsh(field.covariance(x))[0] for x in here + shares * (there - here)]
     where = here + shares[int(np.argmin(least))] * (there - here)
     return (
-        f"the action from {here} to {there} is infinite: the covariance of the noise has the "
-        f"lowest eigenvalue {min(least):.3g} near {where}, and the drift does not go in the "
-        "direction that is left without noise; expected noise in all directions on the way"
+        f"the action from {shown(here)} to {shown(there)} is infinite: the covariance of the noise "
+        f"has the lowest eigenvalue {min(least):.3g} near {shown(where)}, and the drift does not "
+        "go in the direction that is left without noise; expected noise in all directions on the "
+        "way"
     )
