@@ -27,6 +27,7 @@ from thalweg.escape import exit_times as exit_times
 from thalweg.escape import eyring_kramers as eyring_kramers
 from thalweg.escape import splitting as splitting
 from thalweg.gradnorms import sample_gradient_norms as sample_gradient_norms
+from thalweg.gradnorms import squared_gradient_norms as squared_gradient_norms
 from thalweg.landscapes import Landscape as Landscape
 from thalweg.limit import corrected_potential as corrected_potential
 from thalweg.limit import diffusion_limit as diffusion_limit

@@ -10,12 +10,13 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from thalweg.alias import AliasTable, alias_table
 from thalweg.errors import InputError
+from thalweg.loops import holds_convolution, over_chunks
 
 # Any pytree of floating-point arrays.
 Params: TypeAlias = Any
 Loss: TypeAlias = Callable[[Any, Any], Array]
 
-# Fully unrolled up to this many chunks: XLA:CPU runs convolutions inside a loop ten times slower.
+# Written out up to this many chunks, and with convolutions always.
 _UNROLLED_CHUNKS = 8
 
 
@@ -182,10 +183,16 @@ class FiniteSum:
         self, function: Callable[[Any], Any], data: PyTree[Array], size: int | None = None
     ) -> Any:
         """Map ``function`` over samples, ``size`` (or ``chunk_size``) at once; stacked."""
-        size = size or self.chunk_size
-        if _common_length(data) <= size:
-            return jax.vmap(function)(data)
-        return jax.lax.map(function, data, batch_size=size)
+        return self.over_chunks(jax.vmap(function), data, size)
+
+    def over_chunks(
+        self, function: Callable[[Any], Any], data: PyTree[Array], size: int | None = None
+    ) -> Any:
+        """``function`` of a batch, on ``size`` (or ``chunk_size``) samples at once; joined."""
+        n, size = _common_length(data), size or self.chunk_size
+        if n <= size:
+            return function(data)
+        return over_chunks(function, data, n, size, compiled_loop=_loops(function, size, data))
 
     def sum_over_samples(
         self, function: Callable[[Any], Any], coefficients: Float[Array, " n"], size: int
@@ -248,7 +255,8 @@ class FiniteSum:
         )
         first = jax.tree.map(lambda x: x[0], head)
         rest = jax.tree.map(lambda x: x[1:], head)
-        unroll = chunks if chunks <= _UNROLLED_CHUNKS else 1
+        written_out = chunks <= _UNROLLED_CHUNKS or not _loops(part, size, data, weights)
+        unroll = chunks if written_out else 1
         total, _ = jax.lax.scan(body, part(*first), rest, unroll=unroll)
         if chunks * size < n:
             tail = jax.tree.map(lambda x: x[chunks * size :], (data, weights))
@@ -282,6 +290,14 @@ def describe(tree: PyTree[Any]) -> str:
         dtype = getattr(leaf, "dtype", type(leaf).__name__)
         parts.append(f"{name}: {dtype}[{shape}]" if name else f"{dtype}[{shape}]")
     return "; ".join(parts) or "an empty pytree"
+
+
+def _loops(function: Callable[..., Any], size: int, *arguments: Any) -> bool:
+    """Whether chunks of so many samples are to go through a loop of the compiled program."""
+    if jax.default_backend() != "cpu":
+        return True
+    chunk = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), arguments)
+    return not holds_convolution(function, *chunk)
 
 
 def _weighted(loss: Loss, params: Params, data: Any, weights: Array) -> Array:
