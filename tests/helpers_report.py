@@ -73,7 +73,7 @@ def predicted(chain, limit, density=None, remark=None):
     return {"sgd": route(chain, density), "diffusion": route(limit, density)}
 
 
-def escape(simulated, limit, law=None, by="direct"):
+def escape(simulated, limit, law=None, by="direct", **more):
     """The answers to how long the start's minimum is kept; pairs are (steps, error)."""
 
     def cell(found):
@@ -81,7 +81,8 @@ def escape(simulated, limit, law=None, by="direct"):
         return {"steps": steps, "error": error, "by": by if found else None, "remark": None}
 
     known = {"steps": law, "error": None, "by": "law", "valid": False, "remark": "too hot"}
-    return {"sgd": cell(simulated), "diffusion": cell(limit), "law": known}
+    known["exponent"] = None if law is None else 2.25
+    return {"sgd": cell(simulated), "diffusion": cell(limit), "law": known, **more}
 
 
 def result(kind, title, rows, **more):
@@ -99,6 +100,8 @@ def result(kind, title, rows, **more):
         "saddles": [],
         "merges": [],
         "confidence": None,
+        "local": False,
+        "paths": [],
         "start": dict.fromkeys(
             (
                 *("params", "loss", "test_accuracy", "sharpness", "nonuniformity"),

@@ -1,5 +1,6 @@
 """The main job: its numbers on An & Ying's problems, its folder, and what it refuses."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,12 +8,18 @@ import time
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import thalweg as tw
-from thalweg.compare import Output, compare, networks
+from thalweg.compare import Output, compare, networks, predicted
 from thalweg.compare.entries import NAMES, Setting, entries
+from thalweg.compare.escape import Escape, unanswered
+from thalweg.compare.known import Points, critical
+from thalweg.compare.landscape import Minimum
+from thalweg.compare.predicted import Predictor
+from thalweg.compare.request import Request
 from thalweg.compare.sentences import landscape_sentences
 
 
@@ -38,6 +45,10 @@ def test_mueller_brown_loses_the_global_basin_under_sgd_and_keeps_it_under_rr():
         [-36.675, -19.760, -16.644], abs=5e-4
     )
     assert any("basin" in sentence for sentence in result["sentences"])
+    # The way out of least energy: over the pass of PAPERS at -10.157.
+    (way,) = result["paths"]
+    assert max(way["values"]) == pytest.approx(-10.157, abs=5e-4)
+    assert way["points"][0] == pytest.approx(result["minima"][0]["params"], abs=1e-6)
 
 
 def test_from_random_starts_rr_finds_the_global_basin_as_often_as_gradient_descent():
@@ -189,7 +200,8 @@ import sys, thalweg.checkpoint
 thalweg.checkpoint._SECONDS_BETWEEN = 0.0
 from thalweg.compare import compare, Output
 out = Output.at(sys.argv[1], {})
-result = compare("robust-regression", trials=8, steps=4000, samplers=("sgd",), work=out.open)
+asked = {"trials": 8, "steps": 4000, "samplers": ("sgd",), "quick": True}
+result = compare("robust-regression", **asked, work=out.open)
 out.save(result)
 """
     folders = [tmp_path / "whole", tmp_path / "killed"]
@@ -225,7 +237,7 @@ def test_a_folder_belongs_to_its_arguments(tmp_path):
 
 def test_a_foreign_folder_is_not_touched_even_to_overwrite(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(tw.InputError, match="no comparison made"):
+    with pytest.raises(tw.InputError, match="thalweg did not make"):
         Output.at(tmp_path, {}).open(overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 
@@ -339,7 +351,8 @@ def test_the_headline_can_come_out_the_other_way():
             {"name": name, "value": value, "sharpness": None, "start": False}
             for name, value in (("deep", -1.0), ("other", 0.0))
         ]
-        return landscape_sentences({"rows": rows, "minima": minima}, "random")["sentences"][-1]
+        result = {"rows": rows, "minima": minima, "local": False}
+        return landscape_sentences(result, "random")["sentences"][-1]
 
     assert "RR keeps the basin it starts in" in result(0.42)
     assert "unlike gradient descent" in result(0.8)
@@ -395,3 +408,97 @@ def test_kept_scores_and_passes_have_no_prediction():
     assert "keeps scores" in row(result, "rr")["grid"]["sgd"]["remark"]
     assert row(result, "rr")["grid"]["sgd"]["ends"] is None
     assert row(result, "sgd-half")["grid"]["sgd"]["ends"] is not None
+
+
+def well(size, step):
+    """The double well along the first of some parameters, noise of one size in each."""
+
+    def term(params, slope):
+        rest = jnp.sum(jnp.square(params[1:]))
+        return 0.25 * (params[0] ** 2 - 1) ** 2 + rest + slope.astype(params.dtype) @ params
+
+    slopes = np.sqrt(size) * np.concatenate([np.eye(size), -np.eye(size)])
+    first = np.eye(size)[0]
+    return tw.Landscape(
+        name="well",
+        problem=tw.FiniteSum(term, slopes),
+        start=jnp.asarray(-first),
+        step=step,
+        steps=2000,
+        lower=jnp.full(size, -2.0),
+        upper=jnp.full(size, 2.0),
+        source="test",
+    )
+
+
+def question(landscape):
+    points = critical(landscape, jax.random.key(0))
+    names = [float(m.params[0]) for m in points.minima]
+    return points, Escape.of(landscape, points, names.index(min(names)))
+
+
+def test_in_many_dimensions_the_passes_around_the_start_pose_the_question():
+    landscape = well(4, 0.1)
+    points, escape = question(landscape)
+    assert points.joins == ((0, 1),)
+    assert points.local
+    np.testing.assert_allclose(points.saddles[0].params, np.zeros(4), atol=1e-8)
+    # Near the other minimum, or farther away than twice the distance of the two.
+    first = np.eye(4)[0]
+    for place, left in ((0.6, True), (0.4, False), (-4.9, False), (-5.1, True)):
+        assert bool(escape.exit(jnp.asarray(place * first))) == left
+    # T = step/2 and the barrier 1/4.
+    entry = entries(("sgd",), (1,), Setting(landscape.problem, landscape.step, 1))[1]
+    row = escape.row(entry, 2000, 50, Request(quick=True))
+    assert row["law"]["exponent"] == pytest.approx(0.25 / 0.05)
+    assert row["law"]["valid"]
+    # sqrt2 pi e^5/step = 6594 steps: the other directions have the same curvature at all places.
+    # The next order is 3T/2 on a line, some 8 per cent; the law itself is that of the limit.
+    assert row["law"]["steps"] == pytest.approx(np.sqrt(2) * np.pi * np.exp(5) / 0.1)
+    seen = row["diffusion"]
+    assert abs(seen["steps"] - 1.08 * row["law"]["steps"]) < 3 * seen["error"]
+    known = (tw.landscapes.KnownPoint("pass", jnp.zeros(4), 0.25),)
+    given = critical(dataclasses.replace(landscape, saddles=known), jax.random.key(0))
+    assert given.joins == points.joins
+    assert "are given" in given.confidence
+
+
+def test_where_the_start_descends_to_nothing_the_rows_say_why():
+    slope = tw.FiniteSum(lambda t, c: jnp.sum(t) + c * t[0], np.array([1.0, -1.0]))
+    landscape = dataclasses.replace(well(4, 0.1), problem=slope)
+    points = critical(landscape, jax.random.key(0))
+    assert "descends to no isolated minimum" in points.refusal
+    assert unanswered(points.refusal)["law"]["remark"] == points.refusal
+
+
+def test_scheduled_steps_are_simulated_alone():
+    landscape = dataclasses.replace(well(1, 0.1), step=lambda k: jnp.where(k < 1500, 0.2, 0.1))
+    _, escape = question(landscape)
+    entry = entries(("sgd",), (1,), Setting(landscape.problem, landscape.step, 1))[1]
+    row = escape.row(entry, 2000, 50, Request(quick=True))
+    assert row["sgd"]["by"] == "direct"
+    assert row["diffusion"]["steps"] is row["law"]["steps"] is None
+    assert "schedule" in row["law"]["remark"]
+
+
+def test_in_space_the_grid_of_the_limit_agrees_with_its_simulation(monkeypatch):
+    monkeypatch.setitem(predicted._QUICK_CELLS, 3, 16)
+    landscape = well(3, 0.2)
+    first = jnp.eye(3)[0]
+    left, right, top = (tw.critical_point(landscape.problem, s * first) for s in (-1.0, 1.0, 0.0))
+    points = Points((left, right), (top,), ((0, 1),))
+    escape = Escape.of(landscape, points, 0)
+    named = [Minimum(str(i), m.params, m.value, None) for i, m in enumerate(points.minima)]
+    predictor = Predictor(landscape, named, random=False, quick=True, exit=escape.exit)
+    entry = entries(("sgd",), (1,), Setting(landscape.problem, landscape.step, 1))[1]
+    grid = predictor.row(entry, 200)
+    seen = escape.row(entry, 2000, 100, Request(quick=True))
+    limit = grid["diffusion"]["exit"]
+    # The change against half as many cells, and three standard errors.
+    doubt = limit["error"] + 3 * seen["diffusion"]["error"]
+    assert abs(limit["steps"] - seen["diffusion"]["steps"]) < doubt
+    assert limit["error"] < 0.3 * limit["steps"]
+    assert sum(end["fraction"] for end in grid["diffusion"]["ends"]) == pytest.approx(1)
+    assert grid["diffusion"]["stationary"] is None
+    many = dataclasses.replace(entry, sampler=tw.Minibatch(4, replace=True))
+    assert "too large" in predictor.row(many, 200)["sgd"]["remark"]

@@ -28,6 +28,7 @@ from thalweg.report.labels import place_labels
 from thalweg.report.landscape_figures import landscape_figures
 from thalweg.report.network_figures import network_figures
 from thalweg.report.notation import count, error_notation, fraction, plain
+from thalweg.report.path_figure import path_figure
 from thalweg.report.shares import shares
 from thalweg.report.tables import tables
 from thalweg.report.terminal import print_result
@@ -150,6 +151,39 @@ def test_answers_to_how_long_the_minimum_is_kept():
     assert "by splitting" in table.caption
     # Where no sampler has answers there is no table.
     assert "How long" not in " ".join(t.title for t in tables(saved.plane_result()))
+
+
+def test_exponents_stand_beside_the_times_and_what_is_not_answered_is_said():
+    result = saved.line_result()
+    answers = result["rows"][3]["escape"]
+    answers["law"] |= {"steps": None, "exponent": None, "remark": "no law for such noise"}
+    answers["action"] = {"value": 7.8123, "error": 0.01}
+    _, _, table, _ = tables(result)
+    cells = {row[0]: row[table.header.index("expo\u00adnent")] for row in table.rows}
+    assert cells == {"SGD, B=1": "2.25", "SGD, half step, B=1": "–", "RR, B=1": "7.81(1)‡"}
+    assert "RR, B=1: no law for such noise." in table.caption
+    assert "have left, too" not in table.caption
+    for row in result["rows"]:
+        row["grid"] = None
+    _, table, _ = tables(result | {"local": True})
+    assert "by three routes" in table.caption
+    assert "have left, too" in table.caption
+
+
+def test_ways_out_are_drawn_from_the_result():
+    result = saved.plane_result()
+    marks = [{"kind": "saddle", "params": [0.0, 0.0], "arc": 1.0, "value": 100.0}]
+    way = {"points": [[-1.0, 0.0], [0.0, 0.0]], "arc": [0.0, 1.0], "values": [-40.0, 100.0]}
+    ways = [
+        {"label": "least energy", "family": None, "marks": marks, **way},
+        {"label": "SGD, least action", "family": "sgd", "marks": [], **way},
+    ]
+    above, along = drawn([path_figure(result["surface"], ways)], "paths").axes
+    lines = [line for line in above.lines if len(line.get_xdata()) == 2]
+    assert [line.get_xydata().tolist() for line in lines] == [way["points"]] * 2
+    assert to_hex(lines[1].get_color()).upper() == style.COLOURS["sgd"]
+    assert along.lines[0].get_ydata().tolist() == way["values"]
+    assert path_figure(result["surface"], result["paths"]) is None
 
 
 def test_table_without_minima_shows_where_the_loss_ended():
@@ -404,11 +438,13 @@ def test_command_is_quoted_and_leaves_out_what_was_not_given():
         "quick": True,
         "seed": 0,
     }
-    assert html.command(arguments) == (
+    result = {"schema": "thalweg.compare/1", "arguments": arguments}
+    assert html.command(result) == (
         "thalweg compare 'my file.py:well' --samplers sgd,rr --step 0.5 --data-dir 'a b' "
         "--quick --seed 0"
     )
-    assert html.command({"problem": "digits", "quick": False}) == "thalweg compare digits"
+    result = {"schema": "thalweg.measure/1", "arguments": {"problem": "here", "quick": False}}
+    assert html.command(result) == "thalweg measure here"
 
 
 @pytest.mark.parametrize(
@@ -416,7 +452,7 @@ def test_command_is_quoted_and_leaves_out_what_was_not_given():
 )
 def test_another_kind_of_result_is_refused(wrong, tmp_path):
     with pytest.raises(
-        InputError, match=r"expected 'thalweg.compare/1' and one of: landscape, net"
+        InputError, match=r"expected one of: thalweg\.compare/1 landscape, thalweg"
     ):
         report.write(saved.line_result() | wrong, tmp_path / "new")
     assert not (tmp_path / "new").exists()

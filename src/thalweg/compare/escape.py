@@ -5,9 +5,11 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from thalweg.compare.entries import Entry
 from thalweg.compare.known import Points
@@ -17,6 +19,7 @@ from thalweg.diffusion import Diffusion
 from thalweg.dynamics import AbstractDynamics, Descent
 from thalweg.errors import InputError
 from thalweg.escape import eyring_kramers, in_parallel, splitting
+from thalweg.escape.coordinates import coordinate_to
 from thalweg.landscapes import Landscape
 from thalweg.limit import diffusion_limit
 from thalweg.simulate import simulate
@@ -28,12 +31,29 @@ _REACHED = 0.5
 # beside what the two differ by.
 _FINER = 10
 # Gradients of samples that the simulation of a row may cost, and chains that are worth it.
-_BUDGET, _FEWEST = 3e8, 8
+_BUDGET, _QUICK_BUDGET, _FEWEST = 3e8, 3e7, 8
 # With fewer exits the mean is left to splitting, if its gradients of samples are cheap.
 _ENOUGH, _SPLIT_BUDGET, _CHEAP = 20, 2e8, 100
 # Where no chain of all leaves in so many steps, the mean is longer than a third of them (95 %).
 _RULE_OF_THREE = 3.0
+# Where only neighbours are known, a chain has left, too, at so many times the distance of the
+# farthest: hot ones pass all of them by.
+_BEYOND = 2.0
 Cell = dict[str, Any]
+_UNKNOWN = "steps of a schedule change from one to the next: simulated alone"
+
+
+class Away(eqx.Module):
+    """True near one of other minima, and far from home."""
+
+    others: EnteredBall
+    home: Float[Array, " d"]
+    far: Float[Array, ""]
+
+    def __call__(self, params: Float[Array, " d"]) -> Bool[Array, ""]:
+        """Whether a chain is there."""
+        gone = jnp.sum(jnp.square(params - self.home.astype(params.dtype)))
+        return self.others(params) | (gone >= jnp.square(self.far).astype(params.dtype))
 
 
 @dataclass(frozen=True)
@@ -43,20 +63,24 @@ class Escape:
     Attributes:
         landscape: The landscape.
         home: The minimum in whose basin the start lies.
-        saddles: Those over which it is left for another one.
-        exit: True near the other minima.
+        saddles: Those over which it is left for another one, the lowest first.
+        other: The minimum on the other side of the lowest.
+        near: True near the other minima.
+        exit: The same, where all minima are known; else also far from home.
     """
 
     landscape: Landscape
     home: CriticalPoint
     saddles: tuple[CriticalPoint, ...]
-    exit: EnteredBall
+    other: CriticalPoint
+    near: EnteredBall
+    exit: EnteredBall | Away
 
     @staticmethod
     def of(landscape: Landscape, graph: Points, home: int) -> "Escape | None":
         """The question on a landscape; None where no known saddle leads to another minimum."""
         ways = [
-            saddle
+            (saddle, sum(pair) - home)
             for saddle, pair in zip(graph.saddles, graph.joins, strict=True)
             if home in pair and min(pair) >= 0 and pair[0] != pair[1]
         ]
@@ -72,31 +96,38 @@ class Escape:
                 radii.append(_REACHED * min(near))
         if not ways or not centres:
             return None
-        exit = EnteredBall(np.stack(centres), np.array(radii))
+        balls = EnteredBall(np.stack(centres), np.array(radii))
+        begin, minima = graph.minima[home].params, graph.minima
+        far = _BEYOND * max(float(jnp.linalg.norm(center - begin)) for center in balls.center)
+        exit = Away(balls, begin, jnp.asarray(far)) if graph.local else balls
         if bool(exit(landscape.start)):
             return None
-        return Escape(landscape, graph.minima[home], tuple(ways), exit)
+        saddles = tuple(saddle for saddle, _ in ways)
+        return Escape(landscape, minima[home], saddles, minima[ways[0][1]], balls, exit)
 
     def row(self, entry: Entry, steps: int, trials: int, request: Request) -> Cell | None:
         """Simulated and asymptotic answers for a sampler; None where all chains are the same."""
-        if entry.deterministic or callable(entry.step):
+        if entry.deterministic:
             return None
         problem = self.landscape.problem
         descent = Descent(problem, entry.sampler, entry.step)
         cost = entry.sampler.evaluations(problem)
-        found: Cell = {
+        found = {
+            **unanswered(_UNKNOWN),
             "sgd": self._simulated(descent, steps, trials, cost, request),
-            "diffusion": _nothing(""),
-            "law": {**_nothing(""), "valid": False},
         }
+        if callable(entry.step):
+            return found
         try:
             limit = diffusion_limit(descent)
         except InputError as error:
-            return {**found, "diffusion": _nothing(str(error))}
+            return {**found, "diffusion": _nothing(str(error)), "law": _no_law("")}
         finer = Diffusion(limit.drift, limit.noise, limit.step / _FINER)
+        # Its covariance costs a product with each gradient for each parameter.
+        dear = problem.n * self.landscape.start.size
         return {
             **found,
-            "diffusion": self._simulated(finer, steps * _FINER, trials, problem.n, request),
+            "diffusion": self._simulated(finer, steps * _FINER, trials, dear, request),
             "law": self._law(limit),
         }
 
@@ -104,16 +135,18 @@ class Escape:
         self, dynamics: AbstractDynamics, steps: int, trials: int, cost: float, request: Request
     ) -> Cell:
         """The mean in SGD's steps: of chains that run or, if few of them leave, by splitting."""
-        chains = min(trials, int(_BUDGET / (cost * steps)))
-        if chains < min(_FEWEST, trials):
-            return _nothing(f"{steps} steps of {cost:.0f} gradients of samples are too expensive")
+        budget = (_QUICK_BUDGET if request.quick else _BUDGET) / cost
+        chains = min(trials, max(_FEWEST, int(budget / steps)))
+        steps = min(steps, max(1, int(budget / chains)))
         key = jax.random.fold_in(request.key, 3)
         run = simulate(
             dynamics, self.landscape.start, steps=steps, chains=chains, key=key, exit=self.exit
         )
         unit = _FINER if isinstance(dynamics, Diffusion) else 1
         left = int(run.exited.sum())
-        if left < min(_ENOUGH, chains) and not request.quick and cost <= _CHEAP:
+        scheduled = isinstance(dynamics, Descent) and callable(dynamics.step)
+        rare = left < min(_ENOUGH, chains) and not (request.quick or scheduled)
+        if rare and cost <= _CHEAP:
             split = self._split(dynamics, cost, request)
             if split is not None:
                 mean, error = split
@@ -136,6 +169,7 @@ class Escape:
                     dynamics,
                     self.landscape.start,
                     exit=self.exit,
+                    coordinate=coordinate_to(self.near, self.landscape.start),
                     key=jax.random.fold_in(request.key, 4),
                     budget=_SPLIT_BUDGET / cost,
                 )
@@ -149,10 +183,20 @@ class Escape:
         try:
             rates = [eyring_kramers(limit, self.home, saddle) for saddle in self.saddles]
         except InputError as error:
-            return {**_nothing(str(error)), "valid": False}
+            return _no_law(str(error))
         rate = in_parallel(*rates)
         steps = rate.steps if rate.steps is not None and math.isfinite(rate.steps) else None
-        return {**_nothing(rate.reason), "steps": steps, "by": "law", "valid": rate.valid}
+        found = {"steps": steps, "by": "law", "valid": rate.valid, "exponent": rate.exponent}
+        return {**_nothing(rate.reason), **found}
+
+
+def unanswered(remark: str) -> Cell:
+    """A row without answers, and why."""
+    return {"sgd": _nothing(remark), "diffusion": _nothing(remark), "law": _no_law(remark)}
+
+
+def _no_law(remark: str) -> Cell:
+    return {**_nothing(remark), "valid": False, "exponent": None}
 
 
 def _nothing(remark: str) -> Cell:

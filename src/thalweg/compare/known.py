@@ -7,10 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from thalweg.critical import critical_points
+from thalweg.compare.neighbours import SEARCHES, around_start
+from thalweg.critical import CriticalGraph, critical_points
+from thalweg.errors import InputError
 from thalweg.landscapes import Landscape
 
-# Critical points are sought up to this dimension: beyond, a rugged objective has thousands.
+# All critical points are sought up to this dimension: beyond, a rugged objective has thousands.
 _SEARCHED = 3
 # Nearer than this share of the diagonal of the box is the same place.
 AT = 1e-3
@@ -27,6 +29,8 @@ class Points:
             :class:`thalweg.critical.CriticalGraph`.
         merges: Its disconnectivity tree, as plain numbers.
         confidence: How sure it is that none is missing; None where none was searched for.
+        local: Whether only the minimum of the start and its neighbours are known.
+        refusal: Why nothing is known of how the minimum of the start is left; None if it is.
     """
 
     minima: Sequence[Any]
@@ -34,21 +38,42 @@ class Points:
     joins: Sequence[tuple[int, int]] = ()
     merges: Sequence[dict[str, Any]] = ()
     confidence: str | None = None
+    local: bool = False
+    refusal: str | None = None
 
 
-def critical(landscape: Landscape, key: Key[Array, ""]) -> Points:
-    """The critical points: of a kinked landscape in several dimensions only those known."""
+def critical(landscape: Landscape, key: Key[Array, ""], *, quick: bool = False) -> Points:
+    """The critical points; only those known at kinks, those around the start beyond three axes."""
     d = landscape.start.size
-    if d > _SEARCHED:
-        return Points(())
     if d > 1 and not landscape.smooth:
         return Points(sorted(landscape.minima, key=lambda m: m.value))
-    graph = critical_points(landscape.problem, landscape.lower, landscape.upper, key=key)
+    local = d > _SEARCHED
+    if local and quick:
+        return Points((), local=True, refusal="not sought with --quick in so many dimensions")
+    try:
+        graph = (
+            around_start(landscape, key)
+            if local
+            else critical_points(landscape.problem, landscape.lower, landscape.upper, key=key)
+        )
+    except InputError as error:
+        if not local:
+            raise
+        return Points((), local=True, refusal=str(error))
     merges = [
         {"height": m.height, "left": list(m.left), "right": list(m.right), "saddle": m.saddle}
         for m in graph.merges()
     ]
-    return Points(graph.minima, graph.saddles, graph.joins, merges, graph.search.confidence)
+    sure = _local_search(landscape, graph) if local else graph.search.confidence
+    return Points(graph.minima, graph.saddles, graph.joins, merges, sure, local)
+
+
+def _local_search(landscape: Landscape, graph: CriticalGraph) -> str:
+    done = "are given" if landscape.saddles else f"{SEARCHES} uphill searches found"
+    return (
+        "In so many dimensions minima are sought around the start only: the one it descends to, "
+        f"and those beyond the {len(graph.saddles)} passes from it that {done}. There are others."
+    )
 
 
 def name_of(known: Sequence[Any], landscape: Landscape, params: Array, otherwise: str) -> str:

@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg.compare.entries import Entry, Setting, entries
-from thalweg.compare.escape import Escape
+from thalweg.compare.escape import Escape, unanswered
 from thalweg.compare.known import AT, Points, critical, name_of
 from thalweg.compare.predicted import Predictor
 from thalweg.compare.request import Request
 from thalweg.compare.rows import common_row
 from thalweg.compare.sentences import landscape_sentences
 from thalweg.compare.summary import fraction_and_error, mean_and_error
+from thalweg.compare.ways import ways_out
 from thalweg.critical import CriticalPoint, basin
 from thalweg.dynamics import Descent
 from thalweg.landscapes import Landscape
@@ -29,7 +30,7 @@ _TRIALS, _QUICK_TRIALS = 200, 50
 _RECORDS, _PATHS, _END_POINTS = 100, 4, 300
 NOWHERE = "none of these"
 # The grid predicts up to this dimension.
-_ON_GRID = 2
+_ON_GRID = 3
 # A chain is stranded if descent, at its speed there, needs this many times the run's own time.
 _STRANDED = 10.0
 
@@ -56,7 +57,7 @@ def compare_landscape(landscape: Landscape, request: Request) -> dict[str, Any]:
     steps = request.get("steps", landscape.steps)
     request = request.begun()
     starts = _starts(landscape, request, trials)
-    points = critical(landscape, jax.random.fold_in(request.key, 2))
+    points = critical(landscape, jax.random.fold_in(request.key, 2), quick=request.quick)
     found = _minima(landscape, points.minima, batches[0], rows[0].first_step())
     home = _home(landscape, found)
     escape = _escape(landscape, points, found, home, request)
@@ -65,10 +66,11 @@ def compare_landscape(landscape: Landscape, request: Request) -> dict[str, Any]:
         {
             **_row(e, landscape, found, home, starts, steps, request),
             "grid": predictor and predictor.row(e, steps),
-            "escape": escape and escape.row(e, steps, trials, request),
+            "escape": _answers(e, escape, points.refusal, steps, trials, request),
         }
         for e in rows
     ]
+    paths = ways_out(landscape, escape, list(zip(rows, done, strict=True)), request.quick)
     result = {
         "kind": "landscape",
         "title": landscape.name,
@@ -95,6 +97,8 @@ def compare_landscape(landscape: Landscape, request: Request) -> dict[str, Any]:
         ],
         "merges": points.merges,
         "confidence": points.confidence,
+        "local": points.local,
+        "paths": paths,
         "start": _start(landscape),
         "surface": _surface(landscape),
     }
@@ -112,6 +116,21 @@ def _escape(
     if home is None or request.starts != "common":
         return None
     return Escape.of(landscape, points, [m.name for m in found].index(home))
+
+
+def _answers(
+    entry: Entry,
+    escape: Escape | None,
+    refusal: str | None,
+    steps: int,
+    trials: int,
+    request: Request,
+) -> dict[str, Any] | None:
+    """The answers for a row, or why there are none; None where nothing is asked."""
+    if escape is not None:
+        return escape.row(entry, steps, trials, request)
+    asked = refusal is not None and request.starts == "common" and not entry.deterministic
+    return unanswered(str(refusal)) if asked else None
 
 
 def _predictor(

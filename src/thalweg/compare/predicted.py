@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from thalweg.chains import Exit
 from thalweg.compare.entries import Entry
 from thalweg.critical import basin
 from thalweg.dynamics import AbstractDynamics, Descent
@@ -16,19 +17,20 @@ from thalweg.landscapes import Landscape
 from thalweg.limit import diffusion_limit
 from thalweg.markov import Grid, MarkovGrid, SolveError, discretise, lattice
 from thalweg.sampling.base import AbstractMemoryless
-from thalweg.stopping import EnteredBall
 
 # Cells along each axis, by dimension, and with --quick; on a line, where a step has few possible
 # draws, more of them: a cell must be small against the moves, or the chain is hotter than SGD.
-_CELLS, _QUICK_CELLS = {1: 1024, 2: 128}, {1: 512, 2: 64}
+_CELLS, _QUICK_CELLS = {1: 1024, 2: 128, 3: 32}, {1: 512, 2: 64, 3: 20}
 _FEW, _FINER = 8, 16
 # On a line so many possible draws are summed over, for cells that move in one piece: normal noise
 # is no stand-in for a gradient that is large on a few samples.
 _LISTED = 10_000
+# In space no more: normal noise reaches too many cells for memory, and so do more draws.
+_IN_SPACE = 64
 # Points of b/D between cells: gradients of all samples at each of them.
 _POINTS = 2
 # The grid is wider than the box of the landscape by this share of it on each side.
-_MARGIN = 0.5
+_MARGIN = {1: 0.5, 2: 0.5, 3: 0.1}
 # Points along each axis at which a stationary density is kept for the figure.
 _DRAWN = {1: 400, 2: 80}
 _ROUTES = ("sgd", "diffusion")
@@ -50,7 +52,7 @@ class _Level:
 
 
 class Predictor:
-    """The grids of a landscape of one or two dimensions.
+    """The grids of a landscape of up to three dimensions.
 
     Args:
         landscape: The landscape.
@@ -67,7 +69,7 @@ class Predictor:
         *,
         random: bool,
         quick: bool,
-        exit: EnteredBall | None,
+        exit: Exit | None,
     ):
         self.landscape, self._exit = landscape, exit
         self.names = [minimum.name for minimum in found]
@@ -86,15 +88,22 @@ class Predictor:
         if callable(entry.step):
             remark = "steps of a schedule change from one to the next: simulate"
             return dict.fromkeys(_ROUTES, _unknown(remark))
-        line = self.landscape.start.size == 1
-        count = sampler.outcome_count(problem)
+        d = self.landscape.start.size
+        line, count = d == 1, sampler.outcome_count(problem)
         few = line and count <= _FEW
         listed = {"draws": "exact", "subcells": 1} if line and _FEW < count <= _LISTED else {}
         levels = self._pair(self._cells * (_FINER if few else 1))
         descent = Descent(problem, sampler, entry.step)
         own = self._lattice(descent) if few and not self._random else None
+        if d == 3 and count > _IN_SPACE:
+            chain = _unknown(
+                f"in three dimensions the transition matrix of more than {_IN_SPACE} possible "
+                "draws is too large: simulate"
+            )
+        else:
+            chain = self._route(lambda: descent, own or levels, steps, **listed)
         return {
-            "sgd": self._route(lambda: descent, own or levels, steps, **listed),
+            "sgd": chain,
             "diffusion": self._route(
                 lambda: diffusion_limit(descent), levels, steps, quadrature=_POINTS
             ),
@@ -120,7 +129,7 @@ class Predictor:
 
     def _box(self) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
         lower, upper = np.asarray(self.landscape.lower), np.asarray(self.landscape.upper)
-        margin = _MARGIN * (upper - lower)
+        margin = _MARGIN[lower.size] * (upper - lower)
         return lower - margin, upper + margin
 
     def _route(
@@ -175,6 +184,9 @@ class Predictor:
 
     def _stationary(self, chain: MarkovGrid) -> list[Any] | None:
         """The stationary density at the points of the figure; None if there is not one."""
+        d = chain.grid.dimension
+        if d not in _DRAWN:
+            return None
         try:
             with warnings.catch_warnings():
                 # The figure shows what is at the border.
@@ -182,7 +194,6 @@ class Predictor:
                 density = chain.stationary().density
         except (InputError, SolveError):
             return None
-        d = chain.grid.dimension
         axes = [
             np.linspace(low, high, _DRAWN[d])
             for low, high in zip(self.landscape.lower, self.landscape.upper, strict=True)

@@ -18,7 +18,10 @@ def landscape_sentences(result: dict[str, Any], starts: str) -> dict[str, list[s
         notes = _landscape_notes(minima) if minima else []
         return {"sentences": [_losses(rows)], "notes": notes}
     home = next((m["name"] for m in minima if m["start"]), None)
-    target, what = (home, "starting") if home and _tied(minima) else (minima[0]["name"], "deepest")
+    # Where only neighbours of the start are known, nobody knows the deepest minimum.
+    target, what = minima[0]["name"], "deepest"
+    if home is not None and (result["local"] or _tied(minima)):
+        target, what = home, "starting"
     sentences = []
     if home is not None:
         sentences.append(_kept(rows, home))
@@ -30,9 +33,12 @@ def landscape_sentences(result: dict[str, Any], starts: str) -> dict[str, list[s
     notes = _landscape_notes(minima)
     if any(len(row["ends"]) > len(minima) for row in rows):
         notes.append(
-            "None of these: diverged, or stranded on a plateau so flat that descent would need ten "
-            "times the run's own time to reach a minimum. Losses are without those that diverged."
+            f"None of these: {'in the basin of another minimum, ' if result['local'] else ''}"
+            "diverged, or stranded on a plateau so flat that descent would need ten times the "
+            "run's own time to reach a minimum. Losses are without those that diverged."
         )
+    if result["local"]:
+        notes.append(result["confidence"])
     return {"sentences": sentences, "notes": notes}
 
 

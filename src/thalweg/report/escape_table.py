@@ -6,7 +6,8 @@ from typing import Any
 from thalweg.report.notation import MISSING, error_notation, plain
 from thalweg.report.table import Column, Row, Table, sampler_name
 
-_SPLIT, _DOUBTED = "°", "?"
+_SPLIT, _DOUBTED, _ACTION = "°", "?", "‡"
+_ROUTES = ("sgd", "diffusion", "law")
 
 
 def escape_table(result: Mapping[str, Any]) -> Table | None:
@@ -21,10 +22,11 @@ def escape_table(result: Mapping[str, Any]) -> Table | None:
         ("diffu\u00adsion, simu\u00adlated", lambda row: _simulated(row["escape"]["diffusion"])),
         *_on_grid(rows, "diffu\u00adsion, grid", "diffusion"),
         ("Eyring-Kramers", lambda row: _law(row["escape"]["law"])),
+        *([("expo\u00adnent", _exponent)] if any(map(_known_exponent, rows)) else []),
     ]
     texts = [[cell(row) for _, cell in columns] for row in rows]
     title = "How long until another minimum is reached"
-    return Table(title, _caption(rows), [name for name, _ in columns], texts)
+    return Table(title, _caption(rows, result["local"]), [name for name, _ in columns], texts)
 
 
 def _on_grid(rows: Sequence[Row], name: str, route: str) -> list[Column]:
@@ -52,12 +54,34 @@ def _law(cell: Mapping[str, Any]) -> str:
     return text if cell["valid"] or text == MISSING else f"{text} {_DOUBTED}"
 
 
-def _caption(rows: Sequence[Row]) -> str:
+def _known_exponent(row: Row) -> bool:
+    return "action" in row["escape"] or row["escape"]["law"]["exponent"] is not None
+
+
+def _exponent(row: Row) -> str:
+    """The barrier in units of the noise; the action where there is no law."""
+    action = row["escape"].get("action")
+    if action is None:
+        return plain(row["escape"]["law"]["exponent"])
+    return error_notation(action["value"], action["error"], digits=1) + _ACTION
+
+
+def _caption(rows: Sequence[Row], local: bool) -> str:
+    grids = any(row["grid"] for row in rows)
     parts = [
         "Mean number of steps from the start until another minimum is reached (half way to it from "
-        "the pass), by five routes: SGD and its diffusion limit, each simulated and on the grid, "
-        "and the law of Eyring and Kramers for the diffusion limit."
+        "the pass), by "
+        + ("five routes: " if grids else "three routes: ")
+        + "SGD and its diffusion limit, each simulated"
+        + (" and on the grid" if grids else "")
+        + ", and the law of Eyring and Kramers for the diffusion limit."
     ]
+    if local:
+        parts.append("Chains twice as far away as the farthest minimum known have left, too.")
+    if any(map(_known_exponent, rows)):
+        parts.append("Exponent: the barrier in units of the noise; the time is a power of e of it.")
+    if any("action" in row["escape"] for row in rows):
+        parts.append(f"{_ACTION}: the least action, of the path that is drawn.")
     cells = [row["escape"][route] for row in rows for route in ("sgd", "diffusion")]
     if any(cell["by"] == "bound" for cell in cells):
         parts.append("> : no chain left; with 95 % confidence the mean is longer.")
@@ -66,4 +90,15 @@ def _caption(rows: Sequence[Row]) -> str:
     doubted = [row["escape"]["law"] for row in rows if row["escape"]["law"]["steps"] is not None]
     reason = next((law["remark"] for law in doubted if not law["valid"]), None)
     parts += [f"{_DOUBTED}: {reason}."] if reason else []
-    return " ".join(parts)
+    return " ".join([*parts, *_refusals(rows)])
+
+
+def _refusals(rows: Sequence[Row]) -> list[str]:
+    """Why cells are empty: of each reason the first row."""
+    said: dict[str, str] = {}
+    for row in rows:
+        for route in _ROUTES:
+            cell = row["escape"][route]
+            if cell["steps"] is None and cell["remark"]:
+                said.setdefault(cell["remark"], row["label"])
+    return [f"{label}: {remark}." for remark, label in said.items()]

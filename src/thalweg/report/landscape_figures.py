@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, PowerNorm
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from thalweg.report.graph_figure import graph_figure
 from thalweg.report.labels import place_labels
 from thalweg.report.loss_figure import loss_figure
+from thalweg.report.path_figure import path_figure
 from thalweg.report.shares import shares
 from thalweg.report.stationary_figure import stationary_figure
-from thalweg.report.style import Drawing, colour, numbers
+from thalweg.report.style import GREYS, Drawing, colour, numbers
 
 _BINS = 80
 _COLUMNS = 4
@@ -22,7 +23,6 @@ _WRAP = 16
 Points = Sequence[Sequence[float]]
 # Contours stand closer together near the bottom, where minima are told apart.
 _POWER = 1.5
-GREYS = ListedColormap(np.linspace(0.72, 0.98, 64)[:, None].repeat(3, axis=1))
 
 
 def landscape_figures(result: Mapping[str, Any]) -> list[Drawing]:
@@ -35,7 +35,8 @@ def landscape_figures(result: Mapping[str, Any]) -> list[Drawing]:
         figures.append(_ends_figure(result))
     # On a line the landscape itself shows the passes.
     graph = graph_figure(result) if result["problem"]["parameters"] > 1 else None
-    return [*figures, *(drawn for drawn in (graph, stationary_figure(result)) if drawn)]
+    ways = path_figure(result["surface"], result["paths"])
+    return [*figures, *(drawn for drawn in (graph, ways, stationary_figure(result)) if drawn)]
 
 
 def _line_figure(result: Mapping[str, Any]) -> Drawing:

@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, LogNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from thalweg.report.labels import place_labels
 from thalweg.report.loss_figure import loss_figure
 from thalweg.report.notation import as_number, plain
-from thalweg.report.style import Drawing, colour, draw_band, legend_below, lines, numbers
+from thalweg.report.style import GREYS, Drawing, colour, draw_band, legend_below, lines, numbers
 
 _LEVELS = 14
-GREYS = ListedColormap(np.linspace(0.72, 0.98, 64)[:, None].repeat(3, axis=1))
 
 
 def network_figures(result: Mapping[str, Any]) -> list[Drawing]:
@@ -24,6 +23,8 @@ def network_figures(result: Mapping[str, Any]) -> list[Drawing]:
     figures = []
     if any(row["sharpness_curve"] for row in result["rows"]):
         figures.append(_sharpness_figure(result))
+    if any(row.get("track") for row in result["rows"]):
+        figures.append(_track_figure(result))
     if result["surface"]:
         figures.append(_slice_figure(result))
     return [*figures, loss_figure(result)]
@@ -61,6 +62,30 @@ def _sharpness_figure(result: Mapping[str, Any]) -> Drawing:
         legend_below(figure, axes, rows)
 
     return Drawing("sharpness", caption, 75, draw)
+
+
+def _track_figure(result: Mapping[str, Any]) -> Drawing:
+    rows = [row for row in result["rows"] if row.get("track")]
+    products = sum(row["track"]["products"] for row in rows)
+    caption = (
+        "Along one chain of each sampler: non-uniformity, and the step beyond which SGD with its "
+        "batch is unstable in mean square (on two directions), over the step it takes: below the "
+        f"dashed line the chain cannot stay where it is. It took {products:.0f} products with the "
+        "Hessian."
+    )
+
+    def draw(figure: Figure) -> None:
+        above, below = figure.subplots(2, 1, sharex=True)
+        for row, style in zip(rows, lines(rows), strict=True):
+            track, step = row["track"], as_number(row["step"])
+            above.plot(track["steps"], numbers(track["nonuniformity"]), **style)
+            below.plot(track["steps"], numbers(track["threshold"]) / (step or np.nan), **style)
+        above.set(ylabel="non-uniformity s")
+        below.set(xlabel="iteration k", ylabel=r"$\eta_{var}$ / step", yscale="log")
+        below.axhline(1, color="#444444", linewidth=0.7, linestyle=(0, (6, 3)))
+        legend_below(figure, below, rows)
+
+    return Drawing("track", caption, 95, draw)
 
 
 def _threshold(axes: Axes, level: float) -> None:

@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from thalweg.report.landscape_figures import GREYS
-from thalweg.report.style import Drawing, legend_below, lines, numbers
+from thalweg.report.style import GREYS, Drawing, legend_below, lines, numbers
 
 # Contours stand closer together near the bottom.
 _POWER, _LEVELS = 1.5, 15

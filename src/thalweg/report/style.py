@@ -10,6 +10,7 @@ import matplotlib.style
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 # Okabe and Ito (2008), told apart by colour-blind readers; their yellow is darkened to be seen as
@@ -26,6 +27,8 @@ COLOURS = {
     "cyclic": "#B3A600",
 }
 _OTHER = "#444444"
+# Behind lines and points: light greys.
+GREYS = ListedColormap(np.linspace(0.72, 0.98, 64)[:, None].repeat(3, axis=1))
 # Rows of one family, as SGD with several batch sizes, are told apart by dashes.
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 _MM = 1 / 25.4
