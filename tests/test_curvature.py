@@ -1,83 +1,224 @@
-"""Curvature operators against dense Hessians."""
+"""Curvature operators and the numbers of single samples against dense matrices."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.flatten_util import ravel_pytree
 
-from thalweg import curvature, reference
-from thalweg.curvature import Operator
+import thalweg as tw
+from helpers import counted_compilations
+from helpers_curvature import (
+    SIZE,
+    cost,
+    dense,
+    dense_gauss_newton,
+    direction,
+    loss,
+    matrix_operator,
+    net,
+    outputs,
+    sample_gradients,
+)
+from thalweg import curvature
 from thalweg.errors import InputError
+from thalweg.models import cross_entropy, mlp, supervised
 from thalweg.problem import FiniteSum
 
-
-def _loss(params, sample):
-    x, y = sample
-    hidden = jnp.tanh(x @ params["first"]["W"] + params["first"]["b"])
-    return jnp.sum((hidden @ params["W"] - y) ** 2)
+# Sums of some 1e3 numbers of order 10 in double precision err by less than 1e-16 * 1e4.
+CLOSE = {"rtol": 0, "atol": 1e-9}
 
 
-UNEVEN = np.arange(1.0, 12) / 66
+def _gauss_newton(problem, params):
+    return curvature.gauss_newton(problem, params, outputs=outputs, cost=cost)
 
 
-def _net(dtype=jnp.float64, chunk_size=4096):
-    """A net with P = 24 parameters in a nested pytree, n = 11 samples of unequal weight."""
-    keys = jax.random.split(jax.random.key(0), 5)
-    shapes = {"first": {"W": (3, 4), "b": (4,)}, "W": (4, 2)}
-    leaves, tree = jax.tree.flatten(shapes, is_leaf=lambda s: isinstance(s, tuple))
-    normal = [jax.random.normal(k, s, dtype) for k, s in zip(keys, leaves, strict=False)]
-    data = (jax.random.normal(keys[3], (11, 3), dtype), jax.random.normal(keys[4], (11, 2), dtype))
-    problem = FiniteSum(_loss, data, weights=UNEVEN, chunk_size=chunk_size)
-    return problem, jax.tree.unflatten(tree, normal)
+OPERATORS = {
+    "hessian": curvature.hessian,
+    "gauss_newton": _gauss_newton,
+    "fisher": curvature.fisher,
+    "nonuniformity": curvature.nonuniformity_operator,
+    "covariance": lambda problem, params: curvature.gradient_covariance(
+        problem, params, tw.Minibatch(3, replace=True)
+    ),
+}
 
 
-def _dense(problem, params):
-    hessians = reference.sample_hessians(problem, params)
-    return (
-        hessians,
-        reference.mean_matrix(hessians, problem.weights),
-        reference.nonuniformity_matrix(hessians, problem.weights),
+def _matrices(problem, params):
+    _, H, Sigma = dense(problem, params)
+    gradients = sample_gradients(problem, params)
+    return {
+        "hessian": H,
+        "nonuniformity": Sigma,
+        "gauss_newton": dense_gauss_newton(problem, params),
+        "fisher": jnp.einsum("n,na,nb->ab", problem.weights, gradients, gradients),
+        "covariance": tw.Minibatch(3, replace=True).covariance(problem, params),
+    }
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return _matrices(*net())
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_products_equal_dense_matrices(name, truth):
+    problem, params = net()
+    operator, matrix = OPERATORS[name](problem, params), truth[name]
+    assert (operator.size, operator.dtype) == (SIZE, jnp.float64)
+    found = operator.dense()
+    np.testing.assert_allclose(found, matrix, **CLOSE)
+    u, v = direction(1), direction(2)
+    Au, Av = operator.matvec(u), operator.matvec(v)
+    np.testing.assert_allclose(Av, matrix @ v, **CLOSE)
+    np.testing.assert_allclose(v @ Au, u @ Av, **CLOSE)
+    np.testing.assert_allclose(operator.matvec(2 * u - 3 * v), 2 * Au - 3 * Av, **CLOSE)
+    np.testing.assert_allclose(
+        operator.matmat(np.stack([u, v], 1)), matrix @ np.stack([u, v], 1), **CLOSE
     )
 
 
-def test_products_equal_dense_matrices():
-    problem, params = _net()
-    _, H, Sigma = _dense(problem, params)
-    v = jax.random.normal(jax.random.key(7), (24,))
-    # Sums of some 1e3 numbers of order 10 in double precision: 1e-16 * 1e4 < 1e-9.
-    for operator, matrix in [
-        (curvature.hessian(problem, params), H),
-        (curvature.nonuniformity_operator(problem, params), Sigma),
-    ]:
-        np.testing.assert_allclose(operator.matvec(v), matrix @ v, rtol=0, atol=1e-9)
-        np.testing.assert_allclose(operator.dense(), matrix, rtol=0, atol=1e-9)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_products_under_transformations_and_in_chunks(name, truth):
+    # 11 = 4 + 4 + 3 samples.
+    problem, params = net(chunk_size=4)
+    vectors = jnp.stack([direction(1), direction(2)])
+    operator = OPERATORS[name](problem, params)
+    np.testing.assert_allclose(operator.matvec(vectors[0]), truth[name] @ vectors[0], **CLOSE)
+    found = jax.jit(jax.vmap(operator.matvec))(vectors)
+    np.testing.assert_allclose(found, vectors @ truth[name], **CLOSE)
 
 
-def test_products_in_chunks_with_a_smaller_last_one(monkeypatch):
-    # 11 = 4 + 4 + 3, for the gradient and for the per-sample products, whose budget of memory is
-    # no argument of what operators have compiled: hence the functions themselves.
-    monkeypatch.setattr("thalweg.gradnorms._BUDGET", 4 * 24 * 4)
-    problem, params = _net(chunk_size=4)
-    _, H, Sigma = _dense(problem, params)
-    v = jax.random.normal(jax.random.key(7), (24,))
-    got = jax.jit(curvature.hessian_product)(problem, params, v)
-    np.testing.assert_allclose(got, H @ v, rtol=0, atol=1e-9)
-    got = jax.jit(curvature.nonuniformity_product)(problem, params, v)
-    np.testing.assert_allclose(got, Sigma @ v, rtol=0, atol=1e-9)
+def test_the_matrices_may_depend_on_traced_parameters():
+    problem, params = net()
+    v = direction()
+    both = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)
+    for product, place in ((curvature.hessian_product, 1), (curvature.nonuniformity_product, 2)):
+        found = jax.vmap(lambda p, product=product: product(problem, p, v))(both)
+        for k, factor in enumerate((1, 2)):
+            matrix = dense(problem, jax.tree.map(lambda x, f=factor: f * x, params))[place]
+            # Four times the weights make numbers a hundred times larger.
+            np.testing.assert_allclose(found[k], matrix @ v, rtol=1e-12, atol=1e-9)
 
 
-def test_products_are_symmetric_and_linear():
-    problem, params = _net()
-    u, v = jax.random.normal(jax.random.key(1), (2, 24))
-    for operator in (
-        curvature.hessian(problem, params),
-        curvature.nonuniformity_operator(problem, params),
+def test_batches_of_any_sizes_are_the_same_data():
+    problem, params = net(weights=None)
+    cuts = [slice(0, 4), slice(4, 8), slice(8, 11)]
+    parts = [jax.tree.map(lambda x, c=cut: np.asarray(x)[c], problem.data) for cut in cuts]
+    stream, v = curvature.Batches(loss, parts), direction()
+    for name in ("hessian", "gauss_newton", "fisher", "nonuniformity"):
+        whole, split = (OPERATORS[name](source, params) for source in (problem, stream))
+        np.testing.assert_allclose(split.matvec(v), whole.matvec(v), **CLOSE)
+        if whole.along is not None:
+            for found, expected in zip(split.along(v), whole.along(v), strict=True):
+                np.testing.assert_allclose(found, expected, **CLOSE)
+    for numbers in (curvature.sample_curvatures, curvature.sample_hessian_norms):
+        np.testing.assert_allclose(numbers(stream, params, v), numbers(problem, params, v), **CLOSE)
+
+
+def test_streams_that_cannot_be_gone_through():
+    problem, params = net()
+    with pytest.raises(InputError, match="batches is a generator, which is empty after one pass"):
+        curvature.Batches(loss, (problem.data for _ in range(2)))
+    with pytest.raises(InputError, match="holds no batch; expected at least one"):
+        curvature.hessian(curvature.Batches(loss, []), params)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        tw.Full(),
+        tw.Minibatch(3),
+        tw.Minibatch(11),
+        tw.Minibatch(3, replace=True),
+        tw.Reweighted(2),
+        tw.Reweighted(2, by="group"),
+        tw.Resampled(2, proportions=(0.2, 0.5, 0.3)),
+    ],
+    ids=str,
+)
+def test_covariance_of_one_step(sampler):
+    plain = isinstance(sampler, tw.Minibatch) and not sampler.replace
+    problem, params = net(chunk_size=4, weights=None if plain else np.arange(1.0, 12) / 66)
+    operator = curvature.gradient_covariance(problem, params, sampler)
+    np.testing.assert_allclose(operator.dense(), sampler.covariance(problem, params), **CLOSE)
+
+
+def test_covariance_of_draws_that_remember():
+    problem, params = net(weights=None)
+    with pytest.raises(InputError, match="Reshuffled draws depending on earlier draws"):
+        curvature.gradient_covariance(problem, params, tw.Reshuffled(3))
+
+
+def test_numbers_along_a_direction(truth):
+    problem, params = net(chunk_size=4)
+    hessians, _, _ = dense(problem, params)
+    v = direction()
+    along = jnp.einsum("a,nab,b->n", v, hessians, v)
+    np.testing.assert_allclose(curvature.sample_curvatures(problem, params, v), along, **CLOSE)
+    norms = jnp.linalg.norm(hessians @ v, axis=1)
+    np.testing.assert_allclose(curvature.sample_hessian_norms(problem, params, v), norms, **CLOSE)
+    found = jax.jit(jax.vmap(lambda u: curvature.sample_hessian_norms(problem, params, u)))(
+        jnp.stack([v, -2 * v])
+    )
+    np.testing.assert_allclose(found, jnp.stack([norms, 2 * norms]), **CLOSE)
+    for name in ("hessian", "gauss_newton", "fisher"):
+        numbers, weights = OPERATORS[name](problem, params).along(v)
+        assert numbers.shape == weights.shape == (11,)
+        np.testing.assert_allclose(weights @ numbers, v @ truth[name] @ v, **CLOSE)
+    gradients = sample_gradients(problem, params)
+    squares = OPERATORS["fisher"](problem, params).along(v)[0]
+    np.testing.assert_allclose(squares, (gradients @ v) ** 2, **CLOSE)
+
+
+def test_traces_and_norms_of_the_samples():
+    problem, params = net()
+    hessians, _, _ = dense(problem, params)
+    probes = 100
+    for function, exact in (
+        (curvature.sample_traces, jnp.trace(hessians, axis1=1, axis2=2)),
+        (curvature.sample_frobenius, jnp.linalg.norm(hessians, axis=(1, 2))),
     ):
-        Au, Av = operator.matvec(u), operator.matvec(v)
-        np.testing.assert_allclose(v @ Au, u @ Av, rtol=1e-12)
-        both = operator.matvec(2 * u - 3 * v)
-        np.testing.assert_allclose(both, 2 * Au - 3 * Av, rtol=0, atol=1e-9)
+        found = function(problem, params, key=jax.random.key(3), probes=probes)
+        z = (found.values - np.asarray(exact)) / found.errors
+        # Eleven correlated numbers of deviation 1, normal with so many probes: beyond 4 one of
+        # them is with probability 7e-4. Errors ten times too large would leave all below .4.
+        assert 0.4 < abs(z).max() < 4
+    # A quadratic form in signs has the variance 2 (|A|_F^2 - |diag A|^2).
+    offdiagonal = hessians - jnp.einsum("naa->na", hessians)[:, :, None] * jnp.eye(SIZE)
+    errors = jnp.linalg.norm(offdiagonal, axis=(1, 2)) * np.sqrt(2 / probes)
+    found = curvature.sample_traces(problem, params, key=jax.random.key(3), probes=probes)
+    # A deviation from 100 numbers errs by 7 per cent for normal ones, more for heavy tails.
+    np.testing.assert_allclose(found.errors, errors, rtol=0.4)
+    with pytest.raises(InputError, match="probes=1; expected at least 2"):
+        curvature.sample_traces(problem, params, key=jax.random.key(0), probes=1)
+
+
+def test_gauss_newton_of_a_model_knows_its_parts():
+    model = mlp([5, 4, 3], activation="tanh")
+    params = model.init(jax.random.key(0), jnp.float64)
+    x = jax.random.normal(jax.random.key(1), (7, 5))
+    problem = FiniteSum(supervised(model, cross_entropy), (x, jnp.arange(7) % 3))
+    operator = curvature.gauss_newton(problem, params)
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+
+    def term(sample):
+        jacobian = jax.jacobian(lambda p: model.apply(unravel(p), sample[0]))(flat)
+        share = jax.nn.softmax(model.apply(params, sample[0]))
+        return jacobian.T @ (jnp.diag(share) - jnp.outer(share, share)) @ jacobian
+
+    expected = jnp.mean(jax.jit(jax.vmap(term))(problem.data), axis=0)
+    np.testing.assert_allclose(operator.dense(), expected, **CLOSE)
+    v = direction(size=operator.size)
+    numbers, weights = operator.along(v)
+    np.testing.assert_allclose(weights @ numbers, v @ expected @ v, **CLOSE)
+
+
+def test_gauss_newton_refuses_parts_that_are_not_the_loss():
+    problem, params = net()
+    with pytest.raises(InputError, match="pass outputs="):
+        curvature.gauss_newton(problem, params)
+    with pytest.raises(InputError, match="expected the same number"):
+        curvature.gauss_newton(problem, params, outputs=outputs, cost=lambda z, s: jnp.sum(z))
 
 
 def test_samples_that_agree_have_no_nonuniformity():
@@ -90,24 +231,6 @@ def test_samples_that_agree_have_no_nonuniformity():
     assert float(curvature.nonuniformity(problem, params)) < 1e-7
 
 
-def test_sample_curvatures_equal_dense():
-    problem, params = _net()
-    hessians, _, _ = _dense(problem, params)
-    v = jax.random.normal(jax.random.key(3), (24,))
-    expected = jnp.einsum("a,nab,b->n", v, hessians, v)
-    got = curvature.sample_curvatures(problem, params, v)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
-
-
-def test_sharpness_and_nonuniformity_are_the_largest_eigenvalues():
-    problem, params = _net()
-    _, H, Sigma = _dense(problem, params)
-    top = float(jnp.linalg.eigvalsh(H)[-1])
-    assert float(curvature.sharpness(problem, params)) == pytest.approx(top, rel=1e-12)
-    spread = float(jnp.sqrt(jnp.linalg.eigvalsh(Sigma)[-1]))
-    assert float(curvature.nonuniformity(problem, params)) == pytest.approx(spread, rel=1e-12)
-
-
 def test_nonuniformity_has_a_closed_form_in_one_dimension():
     # h = 0.2 and 3.8: mean of squares 7.24 minus 4, square root 1.8.
     problem = FiniteSum(lambda p, h: 0.5 * h * p[0] ** 2, jnp.array([0.2, 3.8]))
@@ -115,139 +238,142 @@ def test_nonuniformity_has_a_closed_form_in_one_dimension():
     assert float(curvature.sharpness(problem, jnp.ones(1))) == pytest.approx(2.0, rel=1e-14)
 
 
-def test_float32_products():
-    problem, params = _net(jnp.float32)
-    exact = FiniteSum(_loss, jax.tree.map(lambda x: x.astype(float), problem.data), UNEVEN)
-    _, _, Sigma = _dense(exact, jax.tree.map(lambda x: x.astype(float), params))
-    v = jax.random.normal(jax.random.key(5), (24,), jnp.float32)
-    got = curvature.nonuniformity_operator(problem, params).matvec(v)
+def test_one_sample_has_neither_nonuniformity_nor_data_error():
+    problem = FiniteSum(lambda p, h: 0.5 * h * jnp.sum(p**2), jnp.array([3.0]))
+    assert float(curvature.nonuniformity(problem, jnp.ones(2))) == 0
+    top = curvature.top_eigenvalues(curvature.hessian(problem, jnp.ones(2)))
+    assert float(top.values[0]) == 3
+    assert np.isnan(top.data_errors[0])
+
+
+@pytest.mark.parametrize("name", ["hessian", "nonuniformity"])
+def test_products_in_single_precision(name, truth):
+    problem, params = jax.tree.map(lambda x: x.astype(jnp.float32), net())
+    v = direction().astype(jnp.float32)
+    got = OPERATORS[name](problem, params).matvec(v)
     assert got.dtype == jnp.float32
-    # Products of matrices of size 1e2, some 1e2 roundings of 6e-8 each.
-    expected = Sigma @ v.astype(float)
+    expected = truth[name] @ v.astype(float)
+    # Some 1e2 roundings of 6e-8 each, of the data and the weights as well.
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * abs(expected).max())
 
 
-def _matrix_product(matrix, vector):
-    return matrix @ vector
-
-
-def _operator(values, dtype=jnp.float64):
-    """A symmetric matrix with the eigenvalues asked for, above the size treated densely."""
-    rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((len(values),) * 2))[0]
-    matrix = jnp.asarray((rotation * values) @ rotation.T, dtype)
-    return Operator(_matrix_product, (matrix,), len(values), dtype), rotation
-
-
-SPECTRUM = np.concatenate([np.linspace(-1, 1, 117), [5.0, 4.0, -3.0]])
-
-
-@pytest.mark.parametrize(("largest", "expected"), [(True, [5, 4]), (False, [-3, -1])])
-def test_lanczos_finds_the_ends_of_the_spectrum(largest, expected):
-    operator, rotation = _operator(SPECTRUM)
-    found = curvature.top_eigenvalues(operator, 2, rtol=1e-6, largest=largest)
-    # The distance to an eigenvalue is at most the residual.
-    np.testing.assert_array_less(found.residuals, 1e-5)
-    np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-5)
-    products = np.asarray(operator.arguments[0] @ found.vectors)
-    misses = np.linalg.norm(products - found.vectors * found.values, axis=0)
-    np.testing.assert_allclose(found.residuals, misses, rtol=1e-6, atol=1e-14)
-    exact = rotation[:, 117 if largest else 119]
-    assert abs(float(exact @ found.vectors[:, 0])) == pytest.approx(1, abs=1e-9)
-
-
-def test_lanczos_residual_obeys_the_tolerance():
-    operator, _ = _operator(np.linspace(0, 1, 200))
-    found = curvature.top_eigenvalues(operator, rtol=1e-2)
-    assert float(found.residuals[0]) <= 1e-2 * float(found.values[0])
-
-
-def test_lanczos_is_deterministic_and_takes_a_start():
-    operator, rotation = _operator(SPECTRUM)
-    first, second = (curvature.top_eigenvalues(operator).vectors for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-    start = jnp.asarray(rotation[:, 117])
-    # An eigenvector as start spans its own Krylov space: the residual is rounding.
-    assert float(curvature.top_eigenvalues(operator, start=start).residuals[0]) < 1e-12
-
-
-def test_zero_matrix_has_eigenvalue_zero():
-    operator = Operator(_matrix_product, (jnp.zeros((100, 100)),), 100, jnp.float64)
-    assert float(curvature.top_eigenvalues(operator).values[0]) == pytest.approx(0, abs=1e-15)
-
-
-def test_lanczos_in_float32_agrees_with_float64():
-    exact, _ = _operator(SPECTRUM)
-    rounded, _ = _operator(SPECTRUM, jnp.float32)
-    found = curvature.top_eigenvalues(rounded, 3, rtol=1e-4)
-    expected = curvature.top_eigenvalues(exact, 3, rtol=1e-4).values
-    # Values err by the square of the residual over the gap, 1e-8, and by float32's 6e-8 times 5.
-    np.testing.assert_allclose(found.values, expected, rtol=0, atol=5e-6)
-
-
-def test_a_network_beyond_the_dense_size():
-    def loss(p, s):
-        return jnp.sum((jnp.tanh(s @ p["U"]) @ p["w"] - jnp.sin(s[0])) ** 2)
-
-    keys = jax.random.split(jax.random.key(2), 3)
-    problem = FiniteSum(loss, jax.random.normal(keys[0], (30, 6)))
-    params = {"U": jax.random.normal(keys[1], (6, 12)), "w": jax.random.normal(keys[2], (12,))}
-    assert ravel_pytree(params)[0].size == 84
-    _, H, Sigma = _dense(problem, params)
-    exact = np.linalg.eigvalsh(H)
-    found = curvature.top_eigenvalues(curvature.hessian(problem, params), 3, rtol=1e-5)
-    # Second order in the residual: rtol**2 * |lambda|**2 / gap, with room.
-    np.testing.assert_allclose(found.values, exact[:-4:-1], rtol=1e-7)
-    spread = float(jnp.sqrt(jnp.linalg.eigvalsh(Sigma)[-1]))
-    got = float(curvature.nonuniformity(problem, params, rtol=1e-5))
-    assert got == pytest.approx(spread, rel=1e-7)
-
-
 def test_a_second_point_compiles_nothing():
-    problem, params = _net()
-    v = jnp.ones(24)
-    curvature.nonuniformity_operator(problem, params).matvec(v)
-    compiled = curvature._apply._cache_size()
+    problem, params = net()
+    v = direction()
     other = jax.tree.map(lambda x: 2 * x, params)
-    curvature.nonuniformity_operator(problem, other).matvec(v)
-    assert curvature._apply._cache_size() == compiled
+
+    def products(point):
+        for build in OPERATORS.values():
+            build(problem, point).matvec(v)
+        curvature.sample_curvatures(problem, point, v)
+        curvature.sample_hessian_norms(problem, point, v)
+
+    products(params)
+    with counted_compilations() as compiled:
+        products(other)
+    assert compiled() == 0
 
 
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"k": 0}, r"k=0 .*expected 1\.\.size"),
-        ({"k": 121}, "k=121 eigenvalues of a matrix of size 120"),
-        ({"start": jnp.ones(3)}, r"shape \(3,\); expected \(120,\)"),
-        ({"rtol": 0.0}, "rtol=0.0 is out of reach of products in float64"),
-    ],
-)
-def test_requests_that_make_no_sense(options, match):
-    with pytest.raises(InputError, match=match):
-        curvature.top_eigenvalues(_operator(SPECTRUM)[0], **options)
+def _image_loss(params, sample):
+    image = jax.lax.conv_general_dilated(
+        sample[None], params, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return jnp.sum(jnp.tanh(image) ** 2)
 
 
-def test_float32_products_refuse_a_tolerance_they_cannot_reach():
-    with pytest.raises(InputError, match="rtol=1e-08 is out of reach of products in float32"):
-        curvature.top_eigenvalues(_operator(SPECTRUM, jnp.float32)[0], rtol=1e-8)
+def _loops_of(jaxpr):
+    """For each loop of a program that is not written out the convolutions inside of it."""
+    found = []
+    for equation in jaxpr.eqns:
+        options = equation.params
+        written_out = options.get("unroll", 0) >= options.get("length", 1)
+        loop = equation.primitive.name in ("scan", "while") and not written_out
+        for part in jax.extend.core.jaxprs_in_params(options):
+            if loop:
+                found.append(str(part).count("conv_general_dilated"))
+            found += _loops_of(part)
+    return found
 
 
-@pytest.mark.parametrize("size", [10, 100])
-def test_products_that_are_not_finite(size):
-    matrix = jnp.full((size, size), jnp.nan)
-    operator = Operator(_matrix_product, (matrix,), size, jnp.float64)
-    with pytest.raises(InputError, match="products are not finite"):
-        curvature.top_eigenvalues(operator)
+@pytest.mark.parametrize("product", ["hessian_product", "nonuniformity_product"])
+def test_convolutions_are_in_no_loop_on_a_cpu(product):
+    # A hundred chunks.
+    product = getattr(curvature, product)
+    kernel, images = jnp.ones((3, 3, 1, 2)), jnp.ones((100, 4, 4, 1))
+    problem = FiniteSum(_image_loss, images, chunk_size=1)
+    program = jax.make_jaxpr(lambda v: product(problem, kernel, v))(jnp.ones(18)).jaxpr
+    assert "conv_general_dilated" in str(program)
+    assert sum(_loops_of(program)) == 0
+
+
+def test_dense_layers_are_in_a_loop():
+    problem = FiniteSum(lambda p, s: jnp.tanh(p @ s) ** 2, jnp.ones((100, 3)), chunk_size=1)
+    program = jax.make_jaxpr(lambda v: curvature.hessian_product(problem, jnp.ones(3), v))(
+        jnp.ones(3)
+    ).jaxpr
+    assert _loops_of(program)
+    assert str(program).count("dot_general") < 20
 
 
 def test_vectors_of_another_size():
-    problem, params = _net()
+    problem, params = net()
     with pytest.raises(InputError, match=r"vector has shape \(23,\); expected \(24,\)"):
         curvature.hessian(problem, params).matvec(jnp.ones(23))
-    with pytest.raises(InputError, match=r"vector has shape \(23,\); expected \(24,\)"):
-        curvature.sample_curvatures(problem, params, jnp.ones(23))
+    for numbers in (curvature.sample_curvatures, curvature.sample_hessian_norms):
+        with pytest.raises(InputError, match=r"vector has shape \(23,\); expected \(24,\)"):
+            numbers(problem, params, jnp.ones(23))
 
 
-def test_params_the_loss_does_not_take():
-    problem, _ = _net()
+@pytest.mark.parametrize(
+    "build", [curvature.hessian, curvature.fisher, curvature.nonuniformity_operator]
+)
+def test_params_the_loss_does_not_take(build):
+    problem, _ = net()
     with pytest.raises(InputError, match="the loss cannot be evaluated"):
-        curvature.hessian(problem, {"W": jnp.ones((4, 2))})
+        build(problem, {"W": jnp.ones((4, 2))})
+
+
+def test_a_loss_that_can_be_differentiated_once():
+    @jax.custom_vjp
+    def square(x):
+        return x**2
+
+    square.defvjp(lambda x: (x**2, x), lambda x, g: (2 * x * g,))
+    problem = FiniteSum(lambda p, s: jnp.sum(square(p * s)), jnp.ones(3))
+    point, v = jnp.ones(2), jnp.array([1.0, 2.0])
+    # The squares' Hessian needs no derivative along a direction, and has no data error then.
+    found = curvature.top_eigenvalues(curvature.hessian(problem, point))
+    assert float(found.values[0]) == 2
+    assert np.isnan(found.data_errors[0])
+    for product in (
+        lambda: curvature.fisher(problem, point).matvec(v),
+        lambda: curvature.sample_curvatures(problem, point, v),
+        lambda: curvature.sample_hessian_norms(problem, point, v),
+        lambda: curvature.nonuniformity_operator(problem, point).matvec(v),
+    ):
+        with pytest.raises(InputError, match=r"custom_vjp function.*jax.custom_jvp rule"):
+            product()
+
+
+@pytest.mark.parametrize("size", [3, 70])
+def test_second_derivatives_that_are_not_finite(size):
+    # |p|^1.5 has the slope zero and no curvature at 0.
+    problem = FiniteSum(lambda p, s: s * jnp.sum(jnp.sqrt(p**2) ** 1.5), jnp.array([1.0, 2.0]))
+    zero, key = jnp.zeros(size), jax.random.key(0)
+    operator = curvature.hessian(problem, zero)
+    for question in (
+        lambda: curvature.top_eigenvalues(operator),
+        lambda: curvature.trace(operator, key=key),
+        lambda: curvature.frobenius(operator, key=key),
+        lambda: curvature.spectral_density(operator, key=key),
+        lambda: curvature.sample_traces(problem, zero, key=key),
+        lambda: curvature.sample_frobenius(problem, zero, key=key),
+    ):
+        with pytest.raises(InputError, match="products are not finite"):
+            question()
+
+
+def test_the_size_of_columns():
+    operator, _ = matrix_operator(np.arange(5.0))
+    with pytest.raises(InputError, match=r"vector has shape \(4,\); expected \(5,\)"):
+        operator.matmat(np.ones((4, 2)))

@@ -224,8 +224,15 @@ class _Supervised:
     state: State | None
 
     def __call__(self, params: Params, sample: tuple[Any, Any]) -> Array:
-        x, y = sample
-        return self.loss(self.model.apply(params, x, self.state), y)
+        return self.cost(self.outputs(params, sample), sample)
+
+    def outputs(self, params: Params, sample: tuple[Any, Any]) -> Array:
+        """What the model makes of a sample."""
+        return self.model.apply(params, sample[0], self.state)
+
+    def cost(self, outputs: Array, sample: tuple[Any, Any]) -> Array:
+        """What outputs cost, given the label."""
+        return self.loss(outputs, sample[1])
 
 
 @dataclass(frozen=True)
