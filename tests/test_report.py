@@ -206,8 +206,8 @@ def test_network_table():
     assert cells["GD"]["stayed"] == "1/1"
     assert cells["SGD, B=4"]["stayed"] == "1/4"
     assert cells["SGD, B=4"]["sharp\u00adness"] == "2.41(7)"
-    assert cells["SGD, B=4"]["(4) at the start"] == "leaves"
-    assert cells["RR fixed length, B=32 *"]["largest η by (4)"] == "–"
+    assert cells["SGD, B=4"]["foretold"] == "leaves"
+    assert cells["RR fixed length, B=32 *"]["largest stable η"] == "–"
     assert "2/η is 10 at η = 0.2, 20 at η = 0.1" in table.caption
     assert "GD .204, B=32 .175, B=4 .0838" in table.caption
     assert "*: a biased estimate" in table.caption
@@ -451,9 +451,7 @@ def test_command_is_quoted_and_leaves_out_what_was_not_given():
     "wrong", [{"schema": "thalweg.compare/2"}, {"kind": "essay"}, {"kind": None}]
 )
 def test_another_kind_of_result_is_refused(wrong, tmp_path):
-    with pytest.raises(
-        InputError, match=r"expected one of: thalweg\.compare/1 landscape, thalweg"
-    ):
+    with pytest.raises(InputError, match=r"expected one of: thalweg\.compare/1 landscape, thalweg"):
         report.write(saved.line_result() | wrong, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

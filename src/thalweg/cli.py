@@ -99,6 +99,13 @@ def compare(
         bool, typer.Option("--overwrite", help="Replace results of other arguments in --out.")
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer trials and steps.")] = False,
+    track: Annotated[
+        float | None,
+        typer.Option(
+            help="On networks: follow sharpness, non-uniformity and thresholds along one chain a "
+            "sampler, for so many Hessian products a step of it."
+        ),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON instead of tables.")
     ] = False,
@@ -116,22 +123,31 @@ def compare(
         "data": data,
         "data_dir": data_dir,
         "quick": quick,
+        "track": track,
     }
-    folder = _compare(problem, options, out, overwrite)
-    _show(folder, json)
+    from thalweg.compare import compare as compare_samplers
+
+    _show(_written(compare_samplers, None, problem, options, out, overwrite), json)
 
 
-def _compare(problem: str, options: dict[str, Any], out: Path | None, overwrite: bool) -> Path:
-    """Run the comparison and write its files; returns their folder."""
+def _written(
+    function: Callable[..., dict[str, Any]],
+    command: str | None,
+    problem: str,
+    options: dict[str, Any],
+    out: Path | None,
+    overwrite: bool,
+) -> Path:
+    """Run a command's function and write its files; returns their folder."""
     # Before the work, so that a missing plotting library is noticed now.
     from thalweg import report
     from thalweg.compare import Output
-    from thalweg.compare import compare as compare_samplers
 
-    output = Output.at(out, {"problem": problem, **options})
+    named = {} if command is None else {"command": command}
+    output = Output.at(out, {**named, "problem": problem, **options})
     try:
         with _progress() as progress:
-            result = compare_samplers(
+            result = function(
                 problem, work=lambda: output.open(overwrite), progress=progress, **options
             )
         output.save(result)
@@ -202,6 +218,48 @@ def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
             bars.update(tasks[label], completed=done)
 
         yield report
+
+
+@app.command()
+def measure(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="The folder of a comparison, a landscape's name, or file.py:name with a problem."
+        ),
+    ],
+    params: Annotated[
+        str | None, typer.Option(help="An .npz file of parameters, for a problem without.")
+    ] = None,
+    point: Annotated[
+        str | None, typer.Option(help="Which point, where there are several; the first.")
+    ] = None,
+    step: Annotated[float | None, typer.Option(help="The step size η asked about.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Batch sizes, as in 1,8,64.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of probes and batches.")] = 0,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with data files.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results of other arguments in --out.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer probes.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON instead of tables.")
+    ] = False,
+) -> None:
+    """How curved is a point, and which steps and batches keep SGD there?"""
+    from thalweg.measure import measure as measure_point
+
+    options = {
+        "params": params,
+        "point": point,
+        "step": step,
+        "batch": _sizes(batch),
+        "seed": seed,
+        "data_dir": data_dir,
+        "quick": quick,
+    }
+    _show(_written(measure_point, "measure", target, options, out, overwrite), json)
 
 
 @app.command()

@@ -49,8 +49,8 @@ class Entry:
         return isinstance(self.sampler, Minibatch) and self.sampler.replace
 
     @property
-    def by_condition(self) -> bool:
-        """Whether condition (4), which is about SGD, speaks of this sampler."""
+    def by_stability(self) -> bool:
+        """Whether linear stability, which is about SGD, speaks of this sampler."""
         return isinstance(self.sampler, (Full, Minibatch))
 
     def first_step(self) -> float:

@@ -37,11 +37,16 @@ def compare(problem: str, **options: Any) -> dict[str, Any]:
     named = {name for name, _ in networks()}
     if ":" not in problem:
         known(problem, named | set(landscapes.names()), "problem")
+    if request.track is not None and problem not in named:
+        raise InputError(
+            f"track={request.track} is for networks ({', '.join(sorted(named))}), and {problem} is "
+            "a landscape; leave it out: the table has the thresholds of its minima"
+        )
     with jax.enable_x64(problem not in named):
         if problem in named:
             result = compare_network(problem, request)
         else:
-            result = compare_landscape(_landscape(problem), request)
+            result = compare_landscape(landscape_of(problem), request)
     arguments = {"problem": problem, **{k: v for k, v in options.items() if k not in _OURS}}
     return {"schema": SCHEMA, "arguments": arguments, "environment": environment(), **result}
 
@@ -49,7 +54,8 @@ def compare(problem: str, **options: Any) -> dict[str, Any]:
 _OURS = ("work", "progress")
 
 
-def _landscape(problem: str) -> Landscape:
+def landscape_of(problem: str) -> Landscape:
+    """The landscape of that name, or of ``file.py:name``."""
     if ":" not in problem:
         return landscapes.get(problem)
     path, _, name = problem.rpartition(":")

@@ -309,8 +309,10 @@ def _at_the_usual_end(
     return {
         "sharpness": {"mean": about.sharpness, "error": 0.0},
         "nonuniformity": {"mean": about.nonuniformity, "error": 0.0},
-        "largest_step": {"mean": about.largest_step, "error": 0.0} if entry.by_condition else None,
-        "stable": verdict if entry.by_condition else None,
+        "largest_step": {"mean": about.mean_square.lower, "error": 0.0}
+        if entry.by_stability
+        else None,
+        "stable": verdict if entry.by_stability else None,
         "predicted": None,
     }
 
@@ -323,7 +325,7 @@ def _minimum(minimum: Minimum, start: bool) -> dict[str, Any]:
         "value": round(minimum.value, 12),
         "sharpness": about and about.sharpness,
         "nonuniformity": about and about.nonuniformity,
-        "largest_step": about and about.largest_step,
+        "largest_step": about and about.mean_square.lower,
         "largest_step_gd": about and about.largest_step_gd,
         "mean_sample_gradient": about and about.mean_sample_gradient,
         "start": start,

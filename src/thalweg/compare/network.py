@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from thalweg.record import Record, parameters
 from thalweg.run import Run
 from thalweg.sampling import Full
 from thalweg.simulate import simulate
-from thalweg.stability import Assessment, assess, reassess
+from thalweg.stability import Assessment, assess, follow, reassess
 
 _SAMPLERS = ("gd", "sgd", "sgd-half", "rr", "rr-fixed")
 _BATCHES, _REFRESH, _HIDDEN = (32, 8, 4), 50, 32
@@ -88,7 +89,7 @@ def compare_network(name: str, request: Request) -> dict[str, Any]:
         raise InputError(
             f"starts={request.starts!r} is for landscapes; networks start at a minimum"
         )
-    network = _network(request.data or name, request)
+    network = load_network(request.data or name, request.data_dir)
     step, steps = request.get("step", _STEPS[network.name]), request.get("steps", size.steps)
     setting = Setting(network.problem, step, request.get("refresh", _REFRESH))
     rows = entries(request.get("samplers", _SAMPLERS), request.get("batch", _BATCHES), setting)
@@ -119,13 +120,19 @@ def compare_network(name: str, request: Request) -> dict[str, Any]:
         "saddles": [],
         "start": _start(network, start, rows, at_start),
         "surface": _plane(network, start, rows, ends),
+        "points": {
+            name: np.asarray(ravel_pytree(place)[0])
+            for name, place in zip(
+                ("start", *(row.label for row in rows)), (start, *ends), strict=True
+            )
+        },
     }
     return {**result, **network_sentences(result, step)}
 
 
-def _network(name: str, request: Request) -> Network:
-    """The data and the net, in float32."""
-    data = datasets.load(known(name, _SAMPLES, "data for the network"), request.data_dir)
+def load_network(name: str, data_dir: str | Path | None) -> Network:
+    """The data of that name and the net, in float32."""
+    data = datasets.load(known(name, _SAMPLES, "data for the network"), data_dir)
     count = min(_SAMPLES[name], len(data.train.x))
     x = data.train.x[:count].reshape(count, -1)
     y = datasets.one_hot(data.train.y[:count], 10).astype(np.float32)
@@ -220,11 +227,12 @@ def _row(
         "sharpness": mean_and_error(sharp),
         "nonuniformity": mean_and_error([a.nonuniformity for a in about]),
         "largest_step": (
-            mean_and_error([a.largest_step for a in about]) if entry.by_condition else None
+            mean_and_error([a.mean_square.lower for a in about]) if entry.by_stability else None
         ),
-        "predicted": _prediction(at_start.stable) if entry.by_condition else None,
-        "stable": _majority([a.stable for a in about]) if entry.by_condition else None,
+        "predicted": _prediction(at_start.stable) if entry.by_stability else None,
+        "stable": _majority([a.stable for a in about]) if entry.by_stability else None,
         "sharpness_curve": {"step": run.record_steps.tolist(), **band(curve)},
+        "track": _followed(problem, run, entry, request.track),
         "paths": [],
         "path_steps": [],
         "end_points": [],
@@ -239,6 +247,18 @@ def _sharpness_curve(problem: FiniteSum, run: Run, chain: int, at_start: Assessm
         float(sharpness(problem, _chain(snapshots, i), start=at_start.hessian_vectors[:, 0]))
         for i in range(len(run.record_steps))
     ]
+
+
+def _followed(
+    problem: FiniteSum, run: Run, entry: Entry, budget: float | None
+) -> dict[str, Any] | None:
+    """Sharpness, non-uniformity and threshold along the first chain, if they were asked for."""
+    if budget is None or not entry.by_stability:
+        return None
+    snapshots = jax.tree.map(lambda leaf: leaf[0], run.records["params"])
+    path = ((int(step), _chain(snapshots, i)) for i, step in enumerate(run.record_steps))
+    found = follow(problem, path, batch_size=entry.batch_size, budget=budget, replace=entry.replace)
+    return found._asdict()
 
 
 def _assessed(
@@ -299,7 +319,7 @@ def _start(
         "test_accuracy": network.accuracy(start),
         "sharpness": about.sharpness,
         "nonuniformity": about.nonuniformity,
-        "largest_step": {f"B={r.batch_size}": a.largest_step for r, a in sgd},
+        "largest_step": {f"B={r.batch_size}": a.mean_square.lower for r, a in sgd},
         "largest_step_gd": about.largest_step_gd,
         "mean_sample_gradient": about.mean_sample_gradient,
     }

@@ -1,4 +1,4 @@
-"""The folder a comparison writes to."""
+"""The folder a result is written to."""
 
 import hashlib
 import json
@@ -19,6 +19,8 @@ from thalweg.errors import InputError
 _ROOT = "thalweg-results"
 _RESULT = "result.json"
 _ARGUMENTS = "arguments.json"
+# Parameter vectors by name, for `thalweg measure`.
+POINTS = "points.npz"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,14 @@ class Output:
         return self.checkpoints
 
     def save(self, result: Mapping[str, Any]) -> None:
-        """Write ``result.json`` as a whole, then remove the checkpoints."""
+        """Write ``result.json`` as a whole, then remove the checkpoints.
+
+        The parameter vectors that a result may hold as ``points`` go to ``points.npz``.
+        """
+        result = dict(result)
+        points = result.pop("points", None)
+        if points:
+            np.savez(self.folder / POINTS, **points)
         part = self.folder / (_RESULT + ".part")
         part.write_text(json.dumps(_plain(result), indent=1, allow_nan=False))
         part.replace(self.folder / _RESULT)
@@ -99,7 +108,7 @@ def _check_ours(folder: Path, text: str, overwrite: bool) -> None:
     kept = folder / _ARGUMENTS
     if not kept.exists():
         raise InputError(
-            f"{folder} holds files that no comparison made; give an empty or new folder as --out"
+            f"{folder} holds files that thalweg did not make; give an empty or new folder as --out"
         )
     if kept.read_text() == text:
         return

@@ -32,12 +32,15 @@ class Request:
     data: str | None = None
     data_dir: str | Path | None = None
     quick: bool = False
+    track: float | None = None
     work: Callable[[], Path] | None = None
     folder: Path | None = None
     progress: ProgressOf | None = None
 
     def __post_init__(self) -> None:
         known(self.starts, ("common", "random"), "kind of starts")
+        if self.track is not None and not self.track > 0:
+            raise InputError(f"track must be a positive number of products, got {self.track}")
         for name in ("trials", "steps", "refresh"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -55,12 +55,12 @@ def network_sentences(result: dict[str, Any], step: float) -> dict[str, list[str
     ]
     notes = [
         "stayed: the sharpness at the end is within a fifth of gradient descent's; RR keeps its "
-        "scores for the refresh interval, and (4) says nothing about it.",
-        "(4), Wu, Ma, E's condition, is asked on the span of leading eigenvectors, which bounds "
-        "its largest step from above: 'leaves' means that a necessary bound of linear stability is "
-        "exceeded, 'stays' that (4) holds there, 'undecided' that neither is so.",
+        "scores for the refresh interval, and the threshold says nothing about it.",
+        "'leaves' means that the step is beyond the exact mean-square threshold on the span of "
+        "leading eigenvectors, which is unstable whatever the span leaves out; 'stays' that it is "
+        "below it on that span; 'undecided' that rounding separates neither.",
         f"At the start the mean of |∇f_i| is {start['mean_sample_gradient']:.3g}; it is zero at an "
-        "interpolating minimum, which (4) presumes.",
+        "interpolating minimum, which linear stability presumes.",
     ]
     return {"sentences": [s for s in sentences if s], "notes": notes}
 
@@ -173,14 +173,17 @@ def _predicted(row: dict[str, Any], route: str, name: str) -> dict[str, Any] | N
 
 
 def _landscape_notes(minima: Sequence[dict[str, Any]]) -> list[str]:
-    notes = ["Sharpness and (4) are those of the minimum in which most chains of a row ended."]
+    notes = [
+        "Sharpness and stability (in mean square, exact) are those of the minimum in which most "
+        "chains of a row ended."
+    ]
     if all(m["sharpness"] is None for m in minima):
-        return ["The minima are kinks: there is no Hessian, hence no sharpness and no (4)."]
+        return ["The minima are kinks: there is no Hessian, hence no sharpness and no threshold."]
     worst = max(m["mean_sample_gradient"] or 0.0 for m in minima)
     if worst > 1e-6:
         notes.append(
-            f"The samples disagree at the minima (mean |∇f_i| up to {worst:.3g}): (4) then decides "
-            "whether the noise around a minimum stays bounded, not whether SGD leaves it."
+            f"The samples disagree at the minima (mean |∇f_i| up to {worst:.3g}): the threshold then "
+            "decides whether the noise around a minimum stays bounded, not whether SGD leaves it."
         )
     return notes
 
@@ -191,7 +194,7 @@ def _losses(rows: Rows) -> str:
 
 
 def _predictions(rows: Rows) -> str:
-    """How condition (4) at the start did against what was seen."""
+    """How linear stability at the start did against what was seen."""
     told = [r for r in rows if r["predicted"] in ("stays", "leaves")]
     if not told:
         return ""
@@ -200,8 +203,8 @@ def _predictions(rows: Rows) -> str:
     kept = [r["label"] for r in told if r not in right and r["predicted"] == "leaves"]
     text = f"Linear stability at the start foretold {len(right)} of the {len(told)} it decides"
     if moved:
-        text += f"; {_list(moved)} moved where (4) holds (the samples disagree: noise drives it)"
-    return text + (f"; {_list(kept)} stayed where it is violated." if kept else ".")
+        text += f"; {_list(moved)} moved although stable (the samples disagree: noise drives it)"
+    return text + (f"; {_list(kept)} stayed although unstable." if kept else ".")
 
 
 def _treatments(rows: Rows) -> str:

@@ -1,4 +1,4 @@
-"""Figures, tables and the page of a comparison, made from its saved result alone."""
+"""Figures, tables and the page of a result, made from what was saved alone."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,10 +7,14 @@ from typing import Any
 from thalweg.errors import InputError
 from thalweg.report.html import page
 from thalweg.report.landscape_figures import landscape_figures
+from thalweg.report.measure_figures import measure_figures
 from thalweg.report.network_figures import network_figures
 
-SCHEMA = "thalweg.compare/1"
-_FIGURES = {"landscape": landscape_figures, "network": network_figures}
+_FIGURES = {
+    ("thalweg.compare/1", "landscape"): landscape_figures,
+    ("thalweg.compare/1", "network"): network_figures,
+    ("thalweg.measure/1", "point"): measure_figures,
+}
 
 
 def write(result: Mapping[str, Any], folder: str | Path) -> list[Path]:
@@ -19,7 +23,7 @@ def write(result: Mapping[str, Any], folder: str | Path) -> list[Path]:
     The same result gives the same bytes with the same version of Matplotlib, on any machine.
 
     Args:
-        result: What ``result.json`` holds, of schema ``thalweg.compare/1``.
+        result: What ``result.json`` holds.
         folder: Where to write; made if it is not there.
 
     Returns:
@@ -28,12 +32,13 @@ def write(result: Mapping[str, Any], folder: str | Path) -> list[Path]:
     Raises:
         InputError: A result of another schema or kind, before anything is written.
     """
-    if result.get("schema") != SCHEMA or result.get("kind") not in _FIGURES:
+    kind = result.get("schema"), result.get("kind")
+    if kind not in _FIGURES:
         raise InputError(
-            f"the result has schema {result.get('schema')!r} and kind {result.get('kind')!r}; "
-            f"expected {SCHEMA!r} and one of: {', '.join(_FIGURES)}"
+            f"the result has schema {kind[0]!r} and kind {kind[1]!r}; expected one of: "
+            + ", ".join(f"{schema} {name}" for schema, name in _FIGURES)
         )
-    drawn = [(figure, figure.render()) for figure in _FIGURES[result["kind"]](result)]
+    drawn = [(figure, figure.render()) for figure in _FIGURES[kind](result)]
     report = page(result, drawn)
     figures = Path(folder) / "figures"
     figures.mkdir(parents=True, exist_ok=True)

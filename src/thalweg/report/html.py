@@ -17,7 +17,7 @@ def page(result: Mapping[str, Any], drawn: Sequence[tuple[Drawing, bytes]]) -> s
     """The HTML of a result; every text of it is escaped.
 
     Args:
-        result: Of schema ``thalweg.compare/1``.
+        result: Of a schema that the report knows, such as ``thalweg.compare/1``.
         drawn: The figures and their SVG.
     """
     environment = Environment(
@@ -31,19 +31,25 @@ def page(result: Mapping[str, Any], drawn: Sequence[tuple[Drawing, bytes]]) -> s
         {"caption": figure.caption, "svg": Markup(_inline(svg.decode(), figure.name))}
         for figure, svg in drawn
     ]
-    return environment.get_template("compare.html").render(
+    return environment.get_template("result.html").render(
         result=result,
         tables=tables(result),
         figures=figures,
         citations=citations(result["source"]),
-        command=command(result["arguments"]),
+        name=name_of(result),
+        command=command(result),
     )
 
 
-def command(arguments: Mapping[str, Any]) -> str:
+def name_of(result: Mapping[str, Any]) -> str:
+    """The command that made a result: ``compare`` of ``thalweg.compare/1``."""
+    return str(result["schema"]).removeprefix("thalweg.").partition("/")[0]
+
+
+def command(result: Mapping[str, Any]) -> str:
     """The command line that makes this result again."""
-    words = ["thalweg", "compare", str(arguments["problem"])]
-    for name, value in arguments.items():
+    words = ["thalweg", name_of(result), str(result["arguments"]["problem"])]
+    for name, value in result["arguments"].items():
         if name == "problem" or value is None or value is False:
             continue
         words.append(f"--{name.replace('_', '-')}")

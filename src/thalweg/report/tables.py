@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from thalweg.report.escape_table import escape_table
+from thalweg.report.measure_tables import measure_tables
 from thalweg.report.notation import (
     MISSING,
     as_number,
@@ -27,6 +28,8 @@ _COMPARED = "What was compared"
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
     """What was compared, and for a landscape its minima."""
+    if result["kind"] == "point":
+        return measure_tables(result)
     if result["kind"] == "network":
         return [_network_table(result)]
     made = [_landscape_table(result)]
@@ -67,7 +70,7 @@ def _landscape_table(result: Mapping[str, Any]) -> Table:
     known = all(row["ends"] for row in rows)
     names, ends = shares(result, _MINIMA) if known else ([], [[] for _ in rows])
     before = [*_FIRST, *([] if known else _ENDS)]
-    after = [*_diverged(rows), *_CURVATURE, ("stable by (4)?", _text("stable")), *_LAST]
+    after = [*_diverged(rows), *_CURVATURE, ("stable?", _text("stable")), *_LAST]
     texts = [
         [*_cells(before, row), *(fraction(end) for end in own), *_cells(after, row)]
         for row, own in zip(rows, ends, strict=True)
@@ -135,8 +138,8 @@ def _network_table(result: Mapping[str, Any]) -> Table:
         *_ENDS,
         ("test acc.", _estimate("test_accuracy")),
         *_CURVATURE,
-        ("(4) at the start", _text("predicted")),
-        ("largest η by (4)", _estimate("largest_step")),
+        ("foretold", _text("predicted")),
+        ("largest stable η", _estimate("largest_step")),
         *_LAST,
     ]
     texts = [_start_cells(columns, result["start"]), *(_cells(columns, row) for row in rows)]
@@ -189,7 +192,7 @@ def _thresholds(rows: Sequence[Row]) -> str:
 
 
 def _largest_steps(start: Row) -> str:
-    """The largest stable steps at the start, which decide what (4) says there."""
+    """The largest stable steps at the start, which decide what is foretold there."""
     steps = {"GD": start["largest_step_gd"], **(start["largest_step"] or {})}
     known = [f"{name} {plain(step)}" for name, step in steps.items() if step is not None]
     return f" Largest stable η at the start: {', '.join(known)}." if known else ""
@@ -208,7 +211,7 @@ def _minima_table(result: Mapping[str, Any]) -> Table:
             ("sharp\u00adness", lambda m: plain(m["sharpness"])),
             ("non-unif.", lambda m: plain(m["nonuniformity"])),
             ("mean |∇f_i|", lambda m: plain(m["mean_sample_gradient"])),
-            ("largest η by (4)", lambda m: plain(m["largest_step"])),
+            ("largest stable η", lambda m: plain(m["largest_step"])),
             ("GD's 2/λ", lambda m: plain(m["largest_step_gd"])),
         ]
     caption = "The minima, deepest first" + (
