@@ -10,11 +10,15 @@ import typer.main
 from thalweg import cli, landscapes
 from thalweg.compare import networks
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+def blocks(language, path=README):
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+COMMANDS = (README, ROOT / "docs" / "curvature.md")
 
 
 def test_the_example_runs(capsys):
@@ -32,7 +36,9 @@ def test_the_example_runs(capsys):
     assert 0.2 < float(fraction) < 0.8
 
 
-@pytest.mark.parametrize("line", [x for b in blocks("sh") for x in b.splitlines() if x.strip()])
+@pytest.mark.parametrize(
+    "line", [x for p in COMMANDS for b in blocks("sh", p) for x in b.splitlines() if x.strip()]
+)
 def test_the_commands_are_ones_there_are(line):
     names = {*landscapes.names(), *(name for name, _ in networks())}
     command = line.split("#")[0].strip()
@@ -40,10 +46,20 @@ def test_the_commands_are_ones_there_are(line):
         assert "pytest" in command
         return
     words = shlex.split(command.split("thalweg ", 1)[1])
-    if words[0] == "compare":
-        assert words[1] in names or words[1] == "my_problem.py:landscape"
+    own = ("my_problem.py:landscape", "my_net.py:problem", "run", "thalweg-results/digits-...")
+    if words[0] in ("compare", "measure"):
+        assert words[1] in names or words[1] in own
         options = {word for word in words if word.startswith("--")}
-        known = typer.main.get_command(cli.app).commands["compare"].params
+        known = typer.main.get_command(cli.app).commands[words[0]].params
         assert options <= {name for parameter in known for name in parameter.opts}
     else:
         assert words[0] in ("problems", "datasets")
+
+
+def test_the_example_on_stability_runs(capsys):
+    (code,) = blocks("python", ROOT / "docs" / "curvature.md")
+    exec(compile(code, "curvature.md", "exec"), {})
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.endswith("up to 0.2616; condition (4) vouches for 0.2500")
+    assert second.startswith("almost every path is stable up to 0.36")
+    assert third == "with B = 2: 0.4577; the smallest batch for .3 is 2"
