@@ -1,5 +1,8 @@
 """Curvature operators and the numbers of single samples against dense matrices."""
 
+import re
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +27,8 @@ from thalweg.errors import InputError
 from thalweg.models import cross_entropy, mlp, supervised
 from thalweg.problem import FiniteSum
 
+# Compiled for running once.
+QUICKLY = {"xla_backend_optimization_level": 0}
 # Sums of some 1e3 numbers of order 10 in double precision err by less than 1e-16 * 1e4.
 CLOSE = {"rtol": 0, "atol": 1e-9}
 
@@ -304,6 +309,57 @@ def test_convolutions_are_in_no_loop_on_a_cpu(product):
     program = jax.make_jaxpr(lambda v: product(problem, kernel, v))(jnp.ones(18)).jaxpr
     assert "conv_general_dilated" in str(program)
     assert sum(_loops_of(program)) == 0
+
+
+@pytest.mark.parametrize(
+    ("strides", "padding", "window"),
+    [
+        ((2, 3), [(2, 1), (0, 3)], 4),
+        pytest.param((2, 2), "SAME", 3, marks=pytest.mark.slow),
+        pytest.param((1, 2), "VALID", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_nonuniformity_of_strided_convolutions(strides, padding, window):
+    def loss(params, image):
+        layers = zip(params, ((1, 1), strides), ("SAME", padding), strict=True)
+        for kernel, strides_, padding_ in layers:
+            image = jnp.tanh(
+                jax.lax.conv_general_dilated(
+                    image, kernel, strides_, padding_, dimension_numbers=("NHWC", "HWIO", "NHWC")
+                )
+            )
+        return jnp.sum(image**2)
+
+    params = (
+        0.3 * direction(1, 18).reshape(3, 3, 1, 2),
+        0.3 * direction(2, window**2 * 4).reshape(window, window, 2, 2),
+    )
+    problem = FiniteSum(loss, direction(3, 3 * 81).reshape(3, 1, 9, 9, 1))
+    v = direction(4, 18 + window**2 * 4)
+    product = jax.jit(
+        lambda v: curvature.nonuniformity_product(problem, params, v), compiler_options=QUICKLY
+    )
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+
+    @partial(jax.jit, compiler_options=QUICKLY)
+    def expected(v):
+        def one(u, sample):
+            slope = jax.grad(lambda p: loss(unravel(p), sample))
+            return jax.jvp(slope, (flat,), (u,))[1]
+
+        first = jax.vmap(one, (None, 0))(v, problem.data)
+        away = first - jnp.mean(first, axis=0)
+        return jnp.mean(jax.vmap(one)(away, problem.data), axis=0)
+
+    np.testing.assert_allclose(product(v), expected(v), **CLOSE)
+    # Where there are gaps in what is convolved, the kernel is one, not an image of 9 x 9.
+    gaps = [
+        line.rsplit(" : (", 1)[1].split("tensor<")[2]
+        for line in product.lower(v).as_text().splitlines()
+        if re.search(r"lhs_dilate = \[(?!1, 1\])", line)
+    ]
+    assert gaps
+    assert not any("9x9" in kernel for kernel in gaps)
 
 
 def test_dense_layers_are_in_a_loop():

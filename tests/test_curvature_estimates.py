@@ -63,16 +63,16 @@ def test_accuracy_is_what_products_are_spent_on():
 
 def test_restarts_keep_the_memory_bounded_and_the_answer(monkeypatch):
     # More products than the 32 vectors that are kept: at least two restarts.
-    operator, _ = matrix_operator(np.linspace(0, 1, 300) ** 0.5)
-    found = curvature.top_eigenvalues(operator, rtol=1e-6)
+    operator, _ = matrix_operator(np.linspace(0, 1, 200) ** 0.5)
+    found = curvature.top_eigenvalues(operator, rtol=1e-4)
     assert found.products > 60
-    assert float(found.values[0]) == pytest.approx(1, abs=1e-6)
-    # With room for all vectors there is no restart; the same value, fewer products.
-    monkeypatch.setattr(eigenvalues, "_ROOM", 300)
-    whole = curvature.top_eigenvalues(operator, rtol=1e-6)
+    assert float(found.values[0]) == pytest.approx(1, abs=1e-4)
+    # With room for all vectors there is no restart; the same value, no more products.
+    monkeypatch.setattr(eigenvalues, "_ROOM", 200)
+    whole = curvature.top_eigenvalues(operator, rtol=1e-4)
     assert whole.products <= found.products
-    # Both below 1 by at most residual^2 / gap = 1e-12 / 1.7e-3.
-    np.testing.assert_allclose(whole.values, found.values, rtol=0, atol=1e-9)
+    # Both below 1 by at most residual^2 / gap = 1e-8 / 2.5e-3.
+    np.testing.assert_allclose(whole.values, found.values, rtol=0, atol=8e-6)
 
 
 def test_eigenvectors_nearby_as_start_save_products():
@@ -227,16 +227,15 @@ def test_standard_errors_cover(name):
     operator, _ = matrix_operator(SPECTRUM)
     # A fixed number of probes: the accuracy is never reached.
     found = [
-        estimator(operator, rtol=1e-9, key=jax.random.fold_in(KEY, k), budget=40)
-        for k in range(100)
+        estimator(operator, rtol=1e-9, key=jax.random.fold_in(KEY, k), budget=40) for k in range(60)
     ]
     z = np.array([(x.value - exact) / x.error for x in found])
     assert not any(x.reached for x in found)
     assert {x.probes for x in found} == {40}
-    # 100 numbers with Student's law of 39 degrees: their root mean square is 1.03 +- .075, and
-    # the share inside of +-2 is .948 +- .022; four deviations.
-    assert 0.73 < np.sqrt(np.mean(z**2)) < 1.33
-    assert np.mean(abs(z) < 2) > 0.86
+    # 60 numbers with Student's law of 39 degrees: their root mean square is 1.03 +- .10, and
+    # the share inside of +-2 is .948 +- .029; four deviations.
+    assert 0.63 < np.sqrt(np.mean(z**2)) < 1.43
+    assert np.mean(abs(z) < 2) > 0.83
 
 
 def test_the_error_of_a_trace_is_known():

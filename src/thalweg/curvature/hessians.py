@@ -25,7 +25,7 @@ def hessian(problem: Source, params: Params) -> Operator:
 
     A product differentiates the gradient along the vector (forward over reverse): about 1.9
     gradients. Samples that fit in one chunk are linearised once, with the first product, and the
-    others take 1.5; what they share is kept, about three times the memory of the gradient.
+    others take 1.6; what they share is kept, about three times the memory of the gradient.
 
     Raises:
         InputError: Parameters that the loss does not take.
