@@ -60,7 +60,7 @@ def test_compare_passes_every_option_on(calls, command, tmp_path):
         *("compare", "digits", "--samplers", "sgd, rr,gd", "--step", "0.5", "--batch", "32,8"),
         *("--trials", 7, "--steps", 9, "--starts", "random", "--seed", 3, "--data", "mnist"),
         *("--refresh", 5),
-        *("--data-dir", tmp_path, "--quick", "--out", tmp_path / "out"),
+        *("--data-dir", tmp_path, "--quick", "--track", 2, "--out", tmp_path / "out"),
     )
     assert status == 0
     (call,) = calls
@@ -78,6 +78,7 @@ def test_compare_passes_every_option_on(calls, command, tmp_path):
         "data": "mnist",
         "data_dir": tmp_path,
         "quick": True,
+        "track": 2.0,
         "progress": None,
     }
 

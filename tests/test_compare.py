@@ -51,6 +51,7 @@ def test_mueller_brown_loses_the_global_basin_under_sgd_and_keeps_it_under_rr():
     assert way["points"][0] == pytest.approx(result["minima"][0]["params"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_from_random_starts_rr_finds_the_global_basin_as_often_as_gradient_descent():
     # A tenth of the paper's step: there descent is stable in all wells (2/lambda is .00197) and
     # its flow decides, so that the statement is about the samplers and not about overshooting.
@@ -71,7 +72,7 @@ def test_from_random_starts_rr_finds_the_global_basin_as_often_as_gradient_desce
 
 
 @pytest.mark.parametrize("family", ["rr", "rr-fixed"])
-@pytest.mark.parametrize("refresh", [10, 100])
+@pytest.mark.parametrize("refresh", [pytest.param(10, marks=pytest.mark.slow), 100])
 def test_stale_probabilities_on_the_classification_problem(family, refresh):
     # PAPERS: at eta = .015 unbiased weights go from 1.00 to .00 in the sharp well, while steps of
     # the kept length stay. 16 chains leave no doubt.
@@ -116,7 +117,7 @@ def test_who_stays_in_the_sharp_well_of_the_classification_problem(sampler, step
 
 
 def test_atoms_repaired_sgd_mostly_leaves_the_deep_well_and_rr_stays():
-    result = compare("atoms", trials=200, samplers=("sgd",))
+    result = compare("atoms", trials=200, samplers=("sgd",), quick=True)
     found = share(result, "sgd", "deep, global")
     # .180(27) in 200 other trials: three standard errors of the difference.
     error = np.hypot(0.027, np.sqrt(found * (1 - found) / 200))
@@ -145,7 +146,7 @@ def test_atoms_from_random_starts_rr_finds_the_deep_well_as_often_as_gradient_de
 
 
 def test_the_toy_pair_leaves_the_non_uniform_minimum_only_under_sgd():
-    result = compare("toy-pair", trials=200)
+    result = compare("toy-pair", trials=200, quick=True)
     about = {m["name"]: m for m in result["minima"]}
     right = next(m for name, m in about.items() if name.startswith("right"))
     # The lower end of the bracket is at most 1e-4 below, to be proven.
@@ -182,13 +183,17 @@ def test_digits_tells_the_story(digits):
     assert "From the same point" in digits["sentences"][-1]
 
 
-def test_a_result_is_plain_json_and_is_the_same_again(digits, tmp_path):
+def test_a_result_is_plain_json(digits, tmp_path):
     out = Output.at(tmp_path / "a", {"problem": "digits"})
     out.open()
     out.save(digits)
     saved = json.loads((tmp_path / "a" / "result.json").read_text())
     assert saved["schema"] == "thalweg.compare/1"
     assert not out.checkpoints.exists()
+
+
+@pytest.mark.slow
+def test_a_result_is_the_same_again(digits):
     again = compare("digits", quick=True, trials=2, steps=300, batch=(8, 4), seed=1)
     for first, second in zip(digits["rows"], again["rows"], strict=True):
         assert first["loss"] == second["loss"]
@@ -482,6 +487,7 @@ def test_scheduled_steps_are_simulated_alone():
     assert "schedule" in row["law"]["remark"]
 
 
+@pytest.mark.slow
 def test_in_space_the_grid_of_the_limit_agrees_with_its_simulation(monkeypatch):
     monkeypatch.setitem(predicted._QUICK_CELLS, 3, 16)
     landscape = well(3, 0.2)

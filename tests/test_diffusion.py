@@ -225,6 +225,7 @@ def test_the_law_of_eulers_chain_for_linear_drift(name):
     assert (np.abs(np.cov(run.params.T) - spread) <= 4 * spread_error).all()
 
 
+@pytest.mark.slow
 def test_noise_of_low_rank_stays_on_its_line():
     """Multiplication by two is exact, and so is the line y = 2 x."""
     line = np.array([[1.0, 2.0], [2.0, 4.0]])

@@ -361,6 +361,7 @@ def cooling(t):
     return (1 + t) / (2 * (2 + t))
 
 
+@pytest.mark.slow
 def test_the_weighted_norm_decays_like_a_power_when_the_noise_settles_slowly():
     # Dai and Zhu, theorem 2.4, say e^{-2 C t/eta}. With L = x^2/2 the law stays Gaussian and its
     # variance obeys v' = -2 v + 2 T(t), T = 1/2 - 1/(2 (2 + t)): v - 1/2 ~ -1/(2t), and the square

@@ -339,6 +339,7 @@ class Tilted(eqx.Module):
         return -jnp.stack([4 * x[0] * (x[0] ** 2 - 1) + self.tilt, 2 * x[1]])
 
 
+@pytest.mark.slow
 def test_exits_have_derivatives_with_respect_to_noise_and_loss():
     grid = Grid([-1.6, -1.0], [1.6, 1.0], (16, 10))
     left, right, start = grid.centres[0] < -1, grid.centres[0] > 1, grid.centres[0] < 0.5

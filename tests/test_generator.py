@@ -519,7 +519,7 @@ def noise_of(kind, level, x):
     return (small * jnp.eye(2) + outer(v)) * scale
 
 
-@pytest.mark.parametrize("kind", ["diagonal", "tensor"])
+@pytest.mark.parametrize("kind", ["diagonal", pytest.param("tensor", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:the covariance:UserWarning")
 def test_rates_are_differentiable(kind):
     grid = Grid(-1.0, 1.0, (6, 5), boundary="absorbing")

@@ -196,6 +196,7 @@ def test_vgg_is_the_numpy_net():
     np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_vgg_derivatives_are_those_of_differences():
     model = models.vgg11_small()
     params = model.init(KEY, jnp.float64)

@@ -83,6 +83,7 @@ def test_chain_and_step_are_whole_words():
     assert np.ravel(got).tolist() == expected.tolist()
 
 
+@pytest.mark.slow
 def test_no_two_streams_share_words():
     # Two of 4900 pairs of 64 bits are equal by chance once in 10^12.
     def pairs(key, chain, step):
