@@ -16,6 +16,7 @@ import thalweg as tw
 from thalweg.compare import Output, compare, networks, predicted
 from thalweg.compare.entries import NAMES, Setting, entries
 from thalweg.compare.escape import Escape, unanswered
+from thalweg.compare.escape_sentences import escape_sentences
 from thalweg.compare.known import Points, critical
 from thalweg.compare.landscape import Minimum
 from thalweg.compare.predicted import Predictor
@@ -509,3 +510,21 @@ def test_in_space_the_grid_of_the_limit_agrees_with_its_simulation(monkeypatch):
     assert grid["diffusion"]["stationary"] is None
     many = dataclasses.replace(entry, sampler=tw.Minibatch(4, replace=True))
     assert "too large" in predictor.row(many, 200)["sgd"]["remark"]
+
+
+def test_where_grid_and_chains_contradict_each_other_the_chains_are_believed():
+    def answer(steps, error):
+        return {"steps": steps, "error": error, "by": "direct"}
+
+    row = {
+        "label": "SGD",
+        "escape": {"sgd": answer(6200.0, 1200.0), "diffusion": answer(10000.0, 2000.0)},
+        "grid": {
+            "sgd": {"exit": {"steps": None, "error": None}},
+            "diffusion": {"exit": {"steps": 140.0, "error": 30.0}},
+        },
+    }
+    # 140 of the grid is no answer where a simulation of the same has 10,000: nothing is wrong.
+    assert escape_sentences([row], "left") == ["Steps from left to another minimum: SGD 6.2e+03."]
+    row["escape"]["diffusion"] = answer(140.0, 30.0)
+    assert "underestimates SGD by a factor of 44" in escape_sentences([row], "left")[-1]

@@ -30,13 +30,24 @@ def escape_sentences(rows: Rows, home: str | None) -> list[str]:
 
 def _time(row: dict[str, Any], route: str) -> tuple[float, float] | None:
     """The best answer of a route with its error: infinite for a bound from below."""
-    grid = row["grid"] and row["grid"][route]["exit"]
-    if grid and grid["steps"] is not None and grid["error"] <= _COARSE * grid["steps"]:
-        return grid["steps"], grid["error"]
     cell = row["escape"][route]
-    if cell["steps"] is None:
-        return None
-    return cell["steps"], math.inf if cell["by"] == "bound" else cell["error"]
+    seen = None
+    if cell["steps"] is not None:
+        seen = cell["steps"], math.inf if cell["by"] == "bound" else cell["error"]
+    grid = row["grid"] and row["grid"][route]["exit"]
+    if not grid or grid["steps"] is None or grid["error"] > _COARSE * grid["steps"]:
+        return seen
+    of_grid = grid["steps"], grid["error"]
+    # Where noise is too thin for the cells, half as many of them err alike.
+    contradicted = seen is not None and math.isfinite(seen[1]) and _apart(of_grid, seen)
+    return seen if contradicted else of_grid
+
+
+def _apart(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether two times differ by a factor worth a sentence, and beyond their errors."""
+    finite = [error for _, error in (one, other) if math.isfinite(error)]
+    low, high = sorted((one[0], other[0]))
+    return high >= _FACTOR * low and high - low > 3 * math.hypot(*finite)
 
 
 def _text(time: tuple[float, float]) -> str:
@@ -54,9 +65,7 @@ def _wrong(row: dict[str, Any], time: tuple[float, float]) -> str | None:
     # A bound from below decides in one direction only.
     if math.isinf(time[1] if over else limit[1]):
         return None
-    finite = [error for error in (time[1], limit[1]) if math.isfinite(error)]
-    apart = abs(limit[0] - time[0]) > 3 * math.hypot(*finite)
-    if max(factor, 1 / factor) < _FACTOR or not apart:
+    if not _apart(time, limit):
         return None
     least = "at least " if math.isinf(limit[1]) or math.isinf(time[1]) else ""
     verb = "overestimates" if over else "underestimates"

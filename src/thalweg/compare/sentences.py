@@ -182,8 +182,8 @@ def _landscape_notes(minima: Sequence[dict[str, Any]]) -> list[str]:
     worst = max(m["mean_sample_gradient"] or 0.0 for m in minima)
     if worst > 1e-6:
         notes.append(
-            f"The samples disagree at the minima (mean |∇f_i| up to {worst:.3g}): the threshold then "
-            "decides whether the noise around a minimum stays bounded, not whether SGD leaves it."
+            f"The samples disagree at the minima (mean |∇f_i| up to {worst:.3g}): the threshold "
+            "then decides whether the noise around one stays bounded, not whether SGD leaves it."
         )
     return notes
 
