@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import thalweg as tw
-from thalweg.compare import Output, compare, networks, predicted
+from thalweg.compare import Output, compare, network, networks, predicted
 from thalweg.compare.entries import NAMES, Setting, entries
 from thalweg.compare.escape import Escape, unanswered
 from thalweg.compare.escape_sentences import escape_sentences
@@ -32,7 +32,9 @@ def share(result, family, minimum):
     return next(e["fraction"] for e in row(result, family)["ends"] if e["minimum"] == minimum)
 
 
-def test_mueller_brown_loses_the_global_basin_under_sgd_and_keeps_it_under_rr():
+def test_mueller_brown_loses_the_global_basin_under_sgd_and_keeps_it_under_rr(monkeypatch):
+    # The grid's answers have tests of their own.
+    monkeypatch.setitem(predicted._QUICK_CELLS, 2, 24)
     # An & Ying, figure 4 (1), terms V_i: 200 trials, 1000 iterations.
     result = compare("mueller-brown", trials=200, samplers=("sgd", "rr"), quick=True)
     # .0050(5) of 20,000 chains; six of 200 are left by chance once in two thousand keys.
@@ -162,7 +164,9 @@ def test_the_toy_pair_leaves_the_non_uniform_minimum_only_under_sgd():
 
 @pytest.fixture(scope="module")
 def digits():
-    return compare("digits", quick=True, trials=2, steps=300, batch=(8, 4), seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "_QUICK", dataclasses.replace(network._QUICK, snapshots=3))
+        return compare("digits", quick=True, trials=2, steps=300, batch=(8, 4), seed=1, track=5.0)
 
 
 def test_digits_tells_the_story(digits):
@@ -179,6 +183,12 @@ def test_digits_tells_the_story(digits):
     assert row(digits, "rr")["unbiased"]
     assert not row(digits, "rr-fixed")["unbiased"]
     for r in digits["rows"]:
+        # Followed as far as the budget goes: the first look, and no more than one too much.
+        if r["family"].startswith("sgd"):
+            assert r["track"]["steps"][0] == 0
+            assert r["track"]["threshold"][0] == pytest.approx(
+                start["largest_step"][f"B={r['batch_size']}"], rel=0.1
+            )
         assert r["test_accuracy"]["mean"] > 0.5
         assert np.isfinite(r["nonuniformity"]["mean"])
     assert "From the same point" in digits["sentences"][-1]
@@ -195,7 +205,7 @@ def test_a_result_is_plain_json(digits, tmp_path):
 
 @pytest.mark.slow
 def test_a_result_is_the_same_again(digits):
-    again = compare("digits", quick=True, trials=2, steps=300, batch=(8, 4), seed=1)
+    again = compare("digits", quick=True, trials=2, steps=300, batch=(8, 4), seed=1, track=5.0)
     for first, second in zip(digits["rows"], again["rows"], strict=True):
         assert first["loss"] == second["loss"]
         assert first["sharpness"] == second["sharpness"]

@@ -3,6 +3,7 @@
 import os
 import tempfile
 import zlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ import numpy as np
 import thalweg as tw
 from thalweg.models import cross_entropy, mlp, supervised
 
+# A net with max-pooling, as benchmarks/gradnorms has it, and one with strides instead.
+_CHANNELS, _DENSE = (3, 32, 64, 128), (2048, 100, 10)
+_WINDOW = (2, 2, 1)
 STRIDES = {"a": 1, "b": 2, "c": 2, "d": 2}
 _SHAPES = {
     "a": (3, 3, 3, 32),
@@ -35,7 +39,8 @@ class Case(NamedTuple):
 
 def case(net: str, samples: int) -> Case:
     """A net after 60 steps of SGD, on the first samples."""
-    loss, params, shape = {"multilayer": _multilayer, "conv": _conv}[net]()
+    nets = {"multilayer": _multilayer, "conv": _conv, "strided": _strided}
+    loss, params, shape = nets[net]()
     images, labels = _data(net, max(samples, 1024), shape)
     problem = tw.FiniteSum(loss, (images[:samples], labels[:samples]))
     # Once for all processes, and not again before this file changes.
@@ -78,24 +83,49 @@ def _multilayer() -> tuple[Any, Any, tuple[int, ...]]:
 
 def _conv() -> tuple[Any, Any, tuple[int, ...]]:
     rng = np.random.default_rng(0)
-    params = {
-        name: jnp.asarray(rng.standard_normal(s) * np.sqrt(2 / np.prod(s[:-1])), jnp.float32)
-        for name, s in _SHAPES.items()
-    }
+    shapes = [(3, 3, *pair) for pair in pairwise(_CHANNELS)] + list(pairwise(_DENSE))
+    params = [
+        {
+            "w": jnp.asarray(rng.normal(0, np.sqrt(2 / np.prod(s[:-1])), s), jnp.float32),
+            "b": jnp.zeros(s[-1], jnp.float32),
+        }
+        for s in shapes
+    ]
     return _conv_loss, params, (32, 32, 3)
 
 
 def _conv_loss(params: Any, sample: Any) -> jax.Array:
-    h = sample[0][None]
+    h = sample[0]
+    for k, layer in enumerate(params):
+        if layer["w"].ndim == 4:
+            h = jax.nn.relu(_convolved(h, layer["w"], 1) + layer["b"])
+            h = jax.lax.reduce_window(h, -jnp.inf, jax.lax.max, _WINDOW, _WINDOW, "VALID")
+            continue
+        h = h.reshape(-1) @ layer["w"] + layer["b"]
+        h = h if k == len(params) - 1 else jax.nn.relu(h)
+    return cross_entropy(h, sample[1])
+
+
+def _convolved(image: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        image[None], kernel, (stride, stride), "SAME", dimension_numbers=numbers
+    )[0]
+
+
+def _strided() -> tuple[Any, Any, tuple[int, ...]]:
+    rng = np.random.default_rng(0)
+    params = {
+        name: jnp.asarray(rng.standard_normal(s) * np.sqrt(2 / np.prod(s[:-1])), jnp.float32)
+        for name, s in _SHAPES.items()
+    }
+    return _strided_loss, params, (32, 32, 3)
+
+
+def _strided_loss(params: Any, sample: Any) -> jax.Array:
+    h = sample[0]
     for name, stride in STRIDES.items():
-        h = jax.lax.conv_general_dilated(
-            h,
-            params[name],
-            (stride, stride),
-            "SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        h = jax.nn.relu(h)
+        h = jax.nn.relu(_convolved(h, params[name], stride))
     return cross_entropy(h.reshape(-1) @ params["w"], sample[1])
 
 
@@ -105,7 +135,7 @@ def _data(net: str, samples: int, shape: tuple[int, ...]) -> tuple[np.ndarray, n
         rng = np.random.default_rng(1)
         images = rng.random((samples, *shape), dtype=np.float32)
         return images, rng.integers(0, 10, samples).astype(np.int32)
-    loaded = tw.datasets.load({"multilayer": "fashion-mnist", "conv": "cifar10"}[net])
+    loaded = tw.datasets.load("fashion-mnist" if net == "multilayer" else "cifar10")
     images, labels = loaded.train.x[:samples], loaded.train.y[:samples]
     images = np.asarray(images, dtype=np.float32).reshape(samples, *shape)
     return images, np.asarray(labels, dtype=np.int32)

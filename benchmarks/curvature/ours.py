@@ -136,7 +136,10 @@ def _sample_products(loss: Any, params: Any, data: Any, vectors: Any) -> Any:
 
 
 def _batches(case: Case, v: jax.Array, twice: bool) -> Any:
-    problem, size = case.problem, _AT_ONCE["conv" if "a" in case.params else "multilayer"]
+    problem, size = (
+        case.problem,
+        _AT_ONCE["multilayer" if case.problem.data[0].ndim == 2 else "conv"],
+    )
     for first in range(0, problem.n, size):
         data = jax.tree.map(lambda x, k=first: x[k : k + size], problem.data)
         vectors = jnp.broadcast_to(v, (size, v.size))

@@ -38,7 +38,7 @@ class _Net(torch.nn.Module):
 
     def __init__(self, params: Any):
         super().__init__()
-        if "a" in params if isinstance(params, dict) else False:
+        if isinstance(params, dict):
             layers: list[torch.nn.Module] = []
             for name, stride in nets.STRIDES.items():
                 kernel = np.asarray(params[name])
@@ -53,10 +53,14 @@ class _Net(torch.nn.Module):
             return
         body = []
         for layer in params:
-            own = torch.nn.Linear(*layer["w"].shape)
-            own.weight.data = torch.tensor(np.asarray(layer["w"]).T.copy())
-            own.bias.data = torch.tensor(np.asarray(layer["b"]))
-            body += [own, torch.nn.ReLU()]
+            kernel = np.asarray(layer["w"])
+            if kernel.ndim == 4:
+                body += [_with(torch.nn.Conv2d(*kernel.shape[2:], 3, padding=1), layer)]
+                body += [torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
+                continue
+            if any(isinstance(part, torch.nn.MaxPool2d) for part in body[-1:]):
+                body += [_Flat()]
+            body += [_with(torch.nn.Linear(*kernel.shape), layer), torch.nn.ReLU()]
         self.head = body[-2]
         self.body = torch.nn.Sequential(*body[:-2])
 
@@ -66,6 +70,22 @@ class _Net(torch.nn.Module):
             # The order of channels that JAX flattens.
             h = h.permute(0, 2, 3, 1).flatten(1)
         return self.head(h)
+
+
+class _Flat(torch.nn.Module):
+    """Images as vectors, the channels last, as JAX flattens them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def _with(module: Any, layer: Any) -> Any:
+    """A module with these weights."""
+    kernel = np.asarray(layer["w"])
+    order = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
+    module.weight.data = torch.tensor(kernel.transpose(order).copy())
+    module.bias.data = torch.tensor(np.asarray(layer["b"]))
+    return module
 
 
 class _Torch:
