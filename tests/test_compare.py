@@ -419,6 +419,7 @@ def test_the_grid_predicts_the_fractions_and_knows_where_the_diffusion_fails():
     assert np.linspace(-2, 1, law.size)[law.argmax()] == pytest.approx(-1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_kept_scores_and_passes_have_no_prediction():
     result = compare("double-well", samplers=("rr", "reshuffled"), refresh=5, quick=True, steps=50)
     assert row(result, "reshuffled")["grid"] is None

@@ -222,6 +222,7 @@ ESTIMATORS = {
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.slow
 def test_standard_errors_cover(name):
     estimator, exact = ESTIMATORS[name]
     operator, _ = matrix_operator(SPECTRUM)

@@ -93,6 +93,7 @@ def assert_equal(folder, name, tree):
         assert [file[key].tobytes() for key in file.files] == bytes_of(tree)
 
 
+@pytest.mark.slow
 def test_three_devices_give_the_numbers_of_one(here, tmp_path):
     run_elsewhere(tmp_path, devices=3)
     for name, tree in here[1].items():

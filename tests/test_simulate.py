@@ -135,7 +135,7 @@ BESIDE = {
 
 
 # Of the others each has the route and the kind of state of one of these.
-USUAL = {"sgd", "norms", "kept groups", "reshuffled 500", "dear norms of 500"}
+USUAL = {"sgd", "norms", "reshuffled 500", "dear norms of 500"}
 
 
 @pytest.mark.parametrize("name", [name if name in USUAL else slowly(name) for name in BESIDE])
