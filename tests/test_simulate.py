@@ -134,7 +134,7 @@ BESIDE = {
 }
 
 
-# Of the others each has the route and the kind of state of one of these.
+# Of the others each has the route of one of these; kept scores are for the slow run.
 USUAL = {"sgd", "norms", "reshuffled 500", "dear norms of 500"}
 
 

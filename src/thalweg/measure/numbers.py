@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from thalweg import curvature, stability
 from thalweg.curvature import DENSE_SIZE, Operator
+from thalweg.curvature.eigenvalues import data_error
 from thalweg.gradnorms import problem_gradient_norms
 from thalweg.measure.points import Point
 from thalweg.sampling import Minibatch
@@ -208,9 +209,8 @@ def _cosine(rows: Float[np.ndarray, "probes 3"]) -> dict[str, Any] | None:
 
 
 def _data_error(H: Operator, vector: Float[Array, " size"]) -> float:
-    assert H.along is not None
-    values, weights = (np.asarray(x, dtype=float) for x in H.along(vector))
-    return math.sqrt(float(weights**2 @ np.square(values - weights @ values)))
+    assert H.along is not None  # a Hessian is a mean over samples
+    return data_error(*H.along(vector))
 
 
 def _estimate(found: curvature.Estimate) -> dict[str, Any]:
