@@ -75,7 +75,8 @@ def test_from_random_starts_rr_finds_the_global_basin_as_often_as_gradient_desce
 
 
 @pytest.mark.parametrize("family", ["rr", "rr-fixed"])
-@pytest.mark.parametrize("refresh", [pytest.param(10, marks=pytest.mark.slow), 100])
+@pytest.mark.parametrize("refresh", [10, 100])
+@pytest.mark.slow
 def test_stale_probabilities_on_the_classification_problem(family, refresh):
     # PAPERS: at eta = .015 unbiased weights go from 1.00 to .00 in the sharp well, while steps of
     # the kept length stay. 16 chains leave no doubt.
@@ -119,6 +120,7 @@ def test_who_stays_in_the_sharp_well_of_the_classification_problem(sampler, step
     assert inside.all() if stays else not inside.any()
 
 
+@pytest.mark.slow
 def test_atoms_repaired_sgd_mostly_leaves_the_deep_well_and_rr_stays():
     result = compare("atoms", trials=200, samplers=("sgd",), quick=True)
     found = share(result, "sgd", "deep, global")
@@ -323,7 +325,7 @@ def well():
 number = 3
 """
     )
-    result = compare(f"{file}:well", trials=100)
+    result = compare(f"{file}:well", trials=100, quick=True)
     # Stationary variance of theta under SGD: eta/(2 - eta) = .0526; the loss is 1/2 + theta^2/2.
     expected = 0.5 + 0.1 / 1.9 / 2
     # theta^2 has a standard deviation of at most sqrt 2 times its mean: 100 chains.

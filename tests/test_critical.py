@@ -157,6 +157,7 @@ def test_flow_passes_a_stiff_curved_valley():
     np.testing.assert_allclose(ends.point, 0, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_basins_agree_with_an_implicit_solver(wells):
     # Against LSODA at 1e-9. A step errs by 1e-4 of the distance of the wells, so points as near as
     # that to a basin's boundary may differ: of 60 at random fewer than one.

@@ -221,6 +221,7 @@ def _product(params, centre):
     return wells + 0.5 * jnp.sum(jnp.linspace(1.0, 5.0, _D - _K) * y[_K:] ** 2)
 
 
+@pytest.mark.slow
 def test_a_rotated_product_of_double_wells():
     # Few starts: 8 descents cannot find all 8 minima, the saddles lead to the others.
     problem = FiniteSum(_product, np.zeros((1, _D)))

@@ -208,6 +208,7 @@ def test_density_jumps_where_the_noise_does():
     assert float(grid.integrate(found, lambda x: x[0] < 0)) == pytest.approx(0.9616337, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_noise_that_jumps_by_more_than_a_hundred():
     # K = 20: D jumps by (20.01/1.01)^2 = 393, so that one face is not fitted: first order.
     errors = []

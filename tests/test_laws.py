@@ -27,6 +27,7 @@ def exits(steps, chains=10_240):
     return tw.simulate(diffusion, start, steps=steps, key=KEY, chains=chains, exit=ball)
 
 
+@pytest.mark.slow
 def test_mean_exit_time_is_that_of_the_grid():
     # The backward equation on grids of 256 and 512 cells a side: 26.782 and 26.774 units of time.
     # Seen only once a step, the disc is smaller by .5826 sqrt(2 dt) = .026 (D. Siegmund 1979),

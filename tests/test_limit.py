@@ -93,9 +93,8 @@ def test_drift_and_covariance_are_those_of_the_draws(name, d):
     np.testing.assert_allclose(root @ root.T, STEP * covariance, **close)
 
 
-@pytest.mark.parametrize(
-    ("name", "d"), [("two of five", 2), pytest.param("by sample", 5, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("name", "d"), [("two of five", 2), ("by sample", 5)])
+@pytest.mark.slow
 def test_a_step_of_the_limit_has_the_moments_of_a_step_of_sgd(name, d):
     limit, theta, mean, covariance = limit_of(name, d)
     descent = tw.Descent(limit.drift.problem, ROWS[name][0], STEP)

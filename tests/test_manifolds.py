@@ -292,6 +292,7 @@ def walk_on(problem, start):
     return manifolds.sample_selection(problem, start, key=KEY, chains=256, steps=100)
 
 
+@pytest.mark.slow
 def test_samples_of_a_surface():
     surface = manifolds.chart_selection(
         ELLIPSOID, ellipsoid, [0.0, 0.0], [np.pi, TURN], periodic=[False, True]
@@ -521,6 +522,7 @@ def across(radii, key):
     return jnp.stack([u, radii * jnp.cos(turn), sharp], axis=1)
 
 
+@pytest.mark.slow
 def test_the_arithmetic_geometric_mean_is_rejected():
     # Constant noise, T = 4: f is quadratic across, so that the law of p[0] is the selection
     # density at any T.

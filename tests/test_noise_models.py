@@ -156,6 +156,7 @@ def test_learning_rate_and_batch_may_vary_in_time(name):
         np.testing.assert_allclose(diffusion.at(t).covariance(X), size(t) * np.eye(3), rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_other_numbers_do_not_compile_anew():
     def run(beta, gamma, sigma):
         noises = [

@@ -1,6 +1,8 @@
 """What is measured and what it must reach: one function a row of the table."""
 
+import atexit
 import math
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,8 @@ from measure import Measured, Piece
 from program import Check, Row
 
 # Densities that pieces hand to each other; gone with the program.
-_SCRATCH = tempfile.TemporaryDirectory()
+_SCRATCH = Path(tempfile.mkdtemp())
+atexit.register(shutil.rmtree, _SCRATCH, ignore_errors=True)
 # Cells along an axis.
 _WIDE = 512
 
@@ -207,7 +210,7 @@ def _first_call(piece: str) -> Check:
 
 
 def _scratch(name: str) -> str:
-    return str(Path(_SCRATCH.name, name))
+    return str(_SCRATCH / name)
 
 
 def _ours(name: str, piece: str, cells: int, *, once: bool = False, **options: Any) -> Piece:
