@@ -213,6 +213,7 @@ def test_a_result_is_the_same_again(digits):
         assert first["sharpness"] == second["sharpness"]
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on_to_the_same_numbers(tmp_path):
     script = """
 import sys, thalweg.checkpoint
@@ -457,6 +458,7 @@ def question(landscape):
     return points, Escape.of(landscape, points, names.index(min(names)))
 
 
+@pytest.mark.slow
 def test_in_many_dimensions_the_passes_around_the_start_pose_the_question():
     landscape = well(4, 0.1)
     points, escape = question(landscape)

@@ -518,6 +518,7 @@ def mean_square_error(diffusion, drift, columns, n):
 
 @pytest.mark.parametrize(("method", "order"), [("euler-maruyama", 0.5), ("milstein", 1)])
 @pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.slow
 def test_the_strong_order(name, method, order):
     make, drift, columns = LINEAR[name]
     diffusion = make(1 / 64, method)

@@ -120,6 +120,7 @@ def test_what_has_no_equation_has_no_rate():
         eyring_kramers(tw.Diffusion(quartic, 0.1, 0.1), LEFT, TOP)
 
 
+@pytest.mark.slow
 def test_diffusions_leave_at_rates_a_hundred_times_apart_where_the_chains_do_not():
     # Robust classification at eta = .06, from the sharp minimum past the top: draws by gradient
     # norm instead of at random. The equations say 10.88 and 1881 steps, on 16,384 cells; on those

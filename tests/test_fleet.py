@@ -100,6 +100,7 @@ def test_three_devices_give_the_numbers_of_one(here, tmp_path):
         assert_equal(tmp_path, name, tree)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one_and_take_over_its_checkpoint(here, tmp_path):
     shutil.copy(here[0] / "half", tmp_path / "others")
     run_elsewhere(tmp_path, devices=2, processes=2)

@@ -474,6 +474,7 @@ def test_constant_noise_selects_among_the_solutions_of_least_squares():
     assert error < 0.004
 
 
+@pytest.mark.slow
 def test_noise_scaled_by_the_loss_selects_the_same():
     # The law f^-alpha of the valley with alpha = 1.25, and of its share of low loss.
     noise = loss_scaled(valley, 0.5, 16.0, convention="sde")

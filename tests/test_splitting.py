@@ -225,6 +225,7 @@ def two_passes(theta):
 SIDES = tw.stopping.LeftBox(jnp.array([-1.5, -jnp.inf]), jnp.array([1.5, jnp.inf]))
 
 
+@pytest.mark.slow
 def test_a_diffusion_in_the_plane_against_the_grid():
     # f = x^2 - x^4/2 - .016 x + .75 (y - x^2/2)^2 at the temperature .035: the pass on the right is
     # lower by .032. Beyond the passes the way goes downwards to the sides. Grid and step of time

@@ -227,6 +227,7 @@ def test_weights_count_as_probabilities():
         stability.largest_step(problem, jnp.zeros(1), batch_size=2)
 
 
+@pytest.mark.slow
 def test_float32_network_is_assessed():
     problem, params = _net(10)
     problem = FiniteSum(problem.loss, jax.tree.map(lambda x: x.astype(jnp.float32), problem.data))
