@@ -75,44 +75,44 @@ def numbers(
     spectrum = _spectrum(H, _QUICK_PROBES if quick else _PROBES, key)
     stage()
     budget = _QUICK_BUDGET if quick else _BUDGET
-    trace = curvature.trace(H, rtol=_ACCURACY, key=key, budget=budget)
-    frobenius = curvature.frobenius(H, rtol=_ACCURACY, key=key, budget=budget)
+    traces = _traces(H, key, budget)
     stage()
     samples = _samples(point, about.hessian_vectors[:, 0])
     stage()
     aligned = _alignment(point, H, key, budget)
+    asked = step is not None
     return {
         "parameters": H.size,
         "n": problem.n,
         "replace": replace,
-        "loss": about.loss,
-        "gradient_norm": about.gradient_norm,
-        "mean_sample_gradient": about.mean_sample_gradient,
-        "max_sample_gradient": about.max_sample_gradient,
-        "interpolates": about.interpolates,
-        "sharpness": about.sharpness,
+        **_of_point(about),
+        **traces,
         "sharpness_data_error": _data_error(H, about.hessian_vectors[:, 0]),
-        "nonuniformity": about.nonuniformity,
-        "smallest_eigenvalue": about.smallest_eigenvalue,
-        "trace": _estimate(trace),
-        "frobenius": _estimate(frobenius),
         "spectrum": spectrum,
         "samples": samples,
         "alignment": aligned,
-        "exact": {
-            "batch_size": batches[0],
-            "lower": exact.lower,
-            "upper": exact.upper,
-            "directions": exact.directions,
-            "closed": exact.closed,
-            "whole": exact.whole,
-        },
-        "batches": [
-            _of_batch(point, about, b, eta, step is not None, replace) for b in sorted(batches)
-        ],
+        "exact": {"batch_size": batches[0], **exact._asdict()},
+        "batches": [_of_batch(point, about, b, eta, asked, replace) for b in sorted(batches)],
+    }
+
+
+def _of_point(about: stability.Assessment) -> dict[str, Any]:
+    """What does not depend on a batch or a step."""
+    names = (
+        *("loss", "gradient_norm", "mean_sample_gradient", "max_sample_gradient", "interpolates"),
+        *("sharpness", "nonuniformity", "smallest_eigenvalue"),
+    )
+    return {
+        **{name: getattr(about, name) for name in names},
         "batch_sharpness": _named(about.batch_sharpness),
         "remarks": list(about.remarks),
     }
+
+
+def _traces(H: Operator, key: Key[Array, ""], budget: int) -> dict[str, Any]:
+    trace = curvature.trace(H, rtol=_ACCURACY, key=key, budget=budget)
+    frobenius = curvature.frobenius(H, rtol=_ACCURACY, key=key, budget=budget)
+    return {"trace": _estimate(trace), "frobenius": _estimate(frobenius)}
 
 
 def _of_batch(
