@@ -104,6 +104,7 @@ SAMPLERS = [
     (WEIGHTED, tw.Reweighted(2)),
     (WEIGHTED, tw.Reweighted(2, uniform=0.3)),
     (WEIGHTED, tw.Reweighted(2, by="group")),
+    (WEIGHTED, tw.Presampled(2, 2)),
     (EQUAL, tw.Full()),
 ]
 
@@ -344,8 +345,9 @@ def test_bad_input_is_refused():
     refused(tw.Descent(EQUAL, one, optax.constant_schedule(0.1)), "needs a number as the step")
     refused(tw.Descent(EQUAL, one, optax.sgd(0.1)), "needs a number as the step")
     refused(tw.Descent(EQUAL, tw.Reshuffled(1), 0.1), "a pass depend on those before")
-    refused(tw.Descent(EQUAL, tw.Reweighted(1, refresh=3), 0.1), "use refresh=1")
+    refused(tw.Descent(EQUAL, tw.Reweighted(1, refresh=3), 0.1), "use Reweighted")
+    refused(tw.Descent(EQUAL, tw.Rolling(1), 0.1), "use Reweighted")
     big = bowls(4000, groups=np.arange(4000) % 2)
-    refused(tw.Descent(big, tw.Reweighted(1, by="group"), 0.1), "take by='sample'")
+    refused(tw.Descent(big, tw.Reweighted(1, by="group"), 0.1), "by='sample'")
     noise = tw.Diffusion(lambda x: -x, 1.0, 0.1).scheduled(lambda t: 1 + t)
     refused(noise, "varies in time")

@@ -432,13 +432,13 @@ REFUSED = {
     "an order": (lambda: tw.diffusion_limit(descent(tw.Cyclic(2))), "draws of a pass depend"),
     "stale": (
         lambda: tw.diffusion_limit(descent(tw.Reweighted(1, refresh=10))),
-        "refresh=10 has no diffusion limit: its noise depends on where the scores were taken",
+        "with kept scores has no diffusion limit: its noise depends on where the scores were taken",
     ),
     "biased": (
         lambda: tw.diffusion_limit(
             descent(tw.Reweighted(1, by="group", refresh=2, stale="fixed-length"))
         ),
-        "and its mean is not the gradient; use refresh=1",
+        "and its mean is not the gradient; use Reweighted",
     ),
     "schedule": (
         lambda: tw.diffusion_limit(descent(tw.Full(), tw.steps.inverse_time(0.1, 5.0))),

@@ -17,8 +17,8 @@ from thalweg.dynamics import Descent
 from thalweg.errors import InputError
 from thalweg.noise import AbstractNoise, Covariance, Unravel, checked_number, function_of_params
 from thalweg.problem import FiniteSum, Params
-from thalweg.sampling import Reweighted
 from thalweg.sampling.base import AbstractMemoryless, centred
+from thalweg.sampling.scored import AbstractScored
 from thalweg.schemes import Field, Full, Noise, Numbers, Vector
 
 
@@ -333,11 +333,12 @@ def _checked_sampler(descent: Descent) -> AbstractMemoryless:
             "covariance of a single one describes the noise; use Minibatch, Resampled or "
             "Reweighted(refresh=1)"
         )
-    if isinstance(sampler, Reweighted) and sampler.refresh > 1:
+    if isinstance(sampler, AbstractScored) and sampler.keeps:
         bias = "" if sampler.unbiased else ", and its mean is not the gradient"
         raise InputError(
-            f"{name} with refresh={sampler.refresh} has no diffusion limit: its noise depends on "
-            f"where the scores were taken and not on the parameters alone{bias}; use refresh=1"
+            f"{name} with kept scores has no diffusion limit: its noise depends on "
+            f"where the scores were taken and not on the parameters alone{bias}; use "
+            "Reweighted(refresh=1)"
         )
     return sampler
 

@@ -15,8 +15,9 @@ from thalweg.limit import diffusion_limit
 from thalweg.paths.convex import conjugate, farthest
 from thalweg.paths.laws import AbstractLaw, Independent, Subset, Vector, whitened
 from thalweg.problem import FiniteSum
-from thalweg.sampling import Minibatch, Reweighted
+from thalweg.sampling import Minibatch, Presampled, Reweighted
 from thalweg.sampling.base import AbstractMemoryless, centred
+from thalweg.sampling.scored import AbstractScored
 
 # Parts of a direction or drift below this share of it are none.
 _NONE = 1e-9
@@ -194,8 +195,7 @@ class CramerHamiltonian(AbstractHamiltonian):
             return Subset(-gradients, step, self.sampler.size)
         scale = step / self.sampler.size
         if self.draws is not None:
-            single = Reweighted(1, by="group")
-            outcomes = single.outcomes(self.problem, theta, self.draws)
+            outcomes = _single(self.sampler).outcomes(self.problem, theta, self.draws)
             velocities = -outcomes.weights * gradients[outcomes.index[:, 0]]
             return Independent(velocities, outcomes.probabilities, scale)
         one = centred(self.sampler.moments(self.problem, theta))
@@ -349,17 +349,25 @@ def _same(theta: Vector) -> Vector:
     return theta
 
 
+def _single(sampler: AbstractMemoryless) -> AbstractMemoryless:
+    """The sampler of one draw of those whose weights depend on what else was drawn."""
+    if isinstance(sampler, Presampled):
+        return Presampled(1, sampler.candidates)
+    return Reweighted(1, by="group")
+
+
 def _draws(problem: FiniteSum, sampler: AbstractMemoryless) -> Array | None:
     """All single draws, where a sample's weight depends on what else was drawn."""
-    if not isinstance(sampler, Reweighted) or sampler.by == "sample":
+    by_group = isinstance(sampler, Reweighted) and sampler.by == "group"
+    if not by_group and not isinstance(sampler, Presampled):
         return None
-    single = Reweighted(1, by="group")
     try:
-        return jnp.asarray(single.all_draws(problem))
+        return jnp.asarray(_single(sampler).all_draws(problem))
     except InputError as error:
         raise InputError(
-            f"a single draw by group takes one sample of each group, and all of these are listed "
-            f"for the Hamiltonian of SGD: {error}; or take by='sample', or the diffusion limit"
+            "a single draw takes one sample of each group, or several candidates, and all of "
+            f"these are listed for the Hamiltonian of SGD: {error}; or take "
+            "Reweighted(by='sample'), or the diffusion limit"
         ) from error
 
 
@@ -379,9 +387,9 @@ def _checked_sampler(descent: Descent) -> AbstractMemoryless:
             f"{name} has no Hamiltonian: the draws of a pass depend on those before, so that a "
             "step has no law of its own; use Minibatch, Resampled or Reweighted(refresh=1)"
         )
-    if isinstance(sampler, Reweighted) and sampler.refresh > 1:
+    if isinstance(sampler, AbstractScored) and sampler.keeps:
         raise InputError(
-            f"{name} with refresh={sampler.refresh} has no Hamiltonian: its draws depend on where "
-            "the scores were taken and not on the parameters alone; use refresh=1"
+            f"{name} with kept scores has no Hamiltonian: its draws depend on where "
+            "the scores were taken and not on the parameters alone; use Reweighted(refresh=1)"
         )
     return sampler

@@ -1,7 +1,7 @@
 """Resampling-reweighting by gradient norms: An & Ying's section 3."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,20 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from thalweg.errors import InputError, known
-from thalweg.gradnorms import problem_gradient_norms, sample_gradient_norms
+from thalweg.errors import InputError
+from thalweg.gradnorms import problem_gradient_norms
 from thalweg.problem import FiniteSum, Params
 from thalweg.random import Stream
 from thalweg.sampling.base import (
-    AbstractMemoryless,
     Draw,
     Moments,
     check_size,
-    entries_of,
-    index_below,
     one_a_group,
-    running_sums,
-    weighted_index,
 )
 from thalweg.sampling.outcomes import (
     Outcomes,
@@ -31,23 +26,18 @@ from thalweg.sampling.outcomes import (
     multisets,
     products,
 )
+from thalweg.sampling.scored import (
+    AbstractKept,
+    Rounds,
+    check_options,
+    draw_of_rounds,
+    inverse,
+    mean_ratio,
+)
+from thalweg.sampling.sums import Scores
 
 
-class Scores(NamedTuple):
-    """What :class:`Reweighted` keeps between refreshes.
-
-    Attributes:
-        norms: Gradient norms when they were taken, one a sample or one a group.
-        total: Their mean S over the population.
-        cumulative: Running sums of the samples' probabilities, so that a draw costs log n.
-    """
-
-    norms: Float[Array, " scores"]
-    total: Float[Array, ""]
-    cumulative: Float[Array, " n"]
-
-
-class Reweighted(AbstractMemoryless):
+class Reweighted(AbstractKept):
     r"""Samples drawn with probabilities from gradient norms, reweighted to keep the mean.
 
     ``by="sample"``: with scores :math:`s_i = |\nabla f_i|` and :math:`S = \sum_i a_i s_i`, sample i
@@ -83,7 +73,10 @@ class Reweighted(AbstractMemoryless):
         by: "sample" or "group".
         refresh: Steps between scores, at least 1.
         stale: "unbiased" or "fixed-length"; without effect if ``refresh`` is 1.
-        uniform: The share u of draws from the population, from 0 to 1; by sample only.
+        uniform: The share u of draws from the population, from 0 to 1; not with fresh scores by
+            group.
+        smoothing: The weight of a kept score's square when a new one is taken, below 1; needs
+            ``refresh`` above 1.
 
     Raises:
         InputError: An unknown option, or a number outside its range.
@@ -91,9 +84,10 @@ class Reweighted(AbstractMemoryless):
 
     size: int = eqx.field(static=True)
     by: str = eqx.field(static=True)
-    refresh: int = eqx.field(static=True)
+    refresh: int = eqx.field(static=True)  # type: ignore[misc]
     stale: str = eqx.field(static=True)
     uniform: float = eqx.field(static=True)
+    smoothing: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -103,69 +97,68 @@ class Reweighted(AbstractMemoryless):
         stale: str = "unbiased",
         *,
         uniform: float = 0.0,
+        smoothing: float = 0.0,
     ):
         check_size("Reweighted", size)
-        known(by, ("sample", "group"), "way of drawing (by=)")
-        known(stale, ("unbiased", "fixed-length"), "treatment of stale scores (stale=)")
+        check_options("Reweighted", by, stale, uniform, smoothing)
         if isinstance(refresh, bool) or not isinstance(refresh, int) or refresh < 1:
             raise InputError(
                 f"refresh must be a whole number of steps, at least 1; got {refresh!r}"
             )
-        if not 0 <= uniform <= 1:
-            raise InputError(f"uniform is a share of the draws, expected 0 to 1; got {uniform!r}")
-        if by == "group" and uniform > 0:
-            raise InputError("mixing with uniform draws needs by='sample'; by='group' has none")
+        if by == "group" and refresh == 1 and uniform > 0:
+            raise InputError(
+                "mixing fresh scores with uniform draws needs by='sample', and by='group' was "
+                "asked for; use refresh above 1, or none"
+            )
+        if refresh == 1 and smoothing > 0:
+            raise InputError("smoothing needs kept scores, and refresh=1 keeps none; use refresh>1")
         self.size = size
         self.by = by
         self.refresh = refresh
         self.stale = stale
         self.uniform = float(uniform)
+        self.smoothing = float(smoothing)
 
     @property
-    def unbiased(self) -> bool:  # type: ignore[override]
-        """Whether the mean is the gradient (wherever no kept score is zero)."""
-        return self.refresh == 1 or self.stale == "unbiased"
+    def keeps(self) -> bool:  # type: ignore[override]
+        """Whether scores are kept: not if they are always fresh."""
+        return self.refresh > 1
 
-    def check(self, problem: FiniteSum) -> None:
-        """Groups, if drawn by group."""
-        if self.by == "group":
-            problem.require_groups()
+    @property
+    def needs_current(self) -> bool:  # type: ignore[override]
+        """Whether kept scores are corrected by current ones."""
+        return self.keeps and self.stale == "fixed-length"
 
-    def init(self, problem: FiniteSum, params: Params) -> Scores | None:
-        """Room for the scores, taken at step 0; nothing to keep if they are always fresh."""
-        if self.refresh == 1:
+    def refreshed(self, problem: FiniteSum, stream: Stream) -> Int[Array, " m"] | None:
+        """All samples; by group one of each group, for each of the B draws if scores are fresh."""
+        if self.by == "sample":
             return None
-        count = problem.n if self.by == "sample" else problem.n_groups
-        return self.keep(problem, jnp.zeros(count, jnp.result_type(*jax.tree.leaves(params))))
+        if self.keeps:
+            return one_a_group(problem, stream.folded(0))
+        rounds = jax.vmap(lambda k: one_a_group(problem, stream.folded(1).folded(k).folded(0)))
+        return rounds(jnp.arange(self.size)).reshape(-1)
 
-    def keep(self, problem: FiniteSum, norms: Float[Array, " scores"]) -> Scores:
-        """The state with these norms, one a sample or one a group."""
-        of_samples = norms if self.by == "sample" else norms[problem.require_groups()]
-        weights = problem.weights.astype(norms.dtype)
-        total = jnp.dot(weights, of_samples)
-        return Scores(norms, total, running_sums(weights * self._ratio(of_samples, total)))
-
-    def draw(
+    def told(
         self,
         problem: FiniteSum,
-        params: Params,
-        state: Scores | None,
-        stream: Stream,
-        step: Any,
-    ) -> tuple[Draw, Scores | None]:
-        """B draws; scores are taken where ``step`` is a multiple of ``refresh``."""
-        for_scores, for_draw = stream.folded(0), stream.folded(1)
-        if state is None and self.by == "group":
-            return self._draw_of_groups(problem, params, for_draw), None
-        if state is None:
-            fresh = self.keep(problem, problem_gradient_norms(problem, params))
-            return self._draw_of_samples(problem, params, fresh, for_draw), None
-        scores = jax.lax.cond(
-            step % self.refresh == 0,
-            lambda: self.keep(problem, self._take_norms(problem, params, for_scores)),
-            lambda: state,
-        )
-        return self._draw_of_samples(problem, params, scores, for_draw), scores
+        state: Any,
+        index: Int[Array, " m"] | None,
+        scores: Float[Array, " m"],
+    ) -> Scores | Rounds:
+        """The table with these scores; fresh by group, the samples of the groups with theirs."""
+        if self.keeps or index is None:
+            return super().told(problem, state, index, scores)
+        shape = self.size, problem.n_groups
+        return Rounds(index.reshape(shape), scores.reshape(shape))
+
+    def drawn(self, problem: FiniteSum, state: Any, stream: Stream, step: Any) -> Draw:
+        """B draws with these scores."""
+        if not isinstance(state, Rounds):
+            return super().drawn(problem, state, stream, step)
+        proportions = problem.group_weights.astype(state.scores.dtype)
+        draw = draw_of_rounds(stream.folded(1), state, proportions)
+        zero = draw.stationary & self._shows_all(problem)
+        return Draw(draw.index, draw.weights, zero)
 
     def moments(self, problem: FiniteSum, params: Params, state: Any = None) -> Moments:
         r"""First :math:`a_i r_i/r_i'`, second :math:`a_i r_i/r_i'^2` (r': current norms if biased).
@@ -174,16 +167,10 @@ class Reweighted(AbstractMemoryless):
         group's mean norm :math:`\bar s_j`: the expectation over what the other groups drew. (With
         ``refresh > 1`` by group every draw uses kept scores; give them as ``state``.)
         """
+        if state is not None or self.by == "sample":
+            return super().moments(problem, params, state)
         norms = problem_gradient_norms(problem, params)
-        weights = problem.weights.astype(norms.dtype)
-        if state is None and self.by == "group":
-            return _group_moments(problem, weights, norms)
-        scores = self.keep(problem, norms) if state is None else state
-        ratio = self._kept_ratio(problem, scores, jnp.arange(problem.n))
-        keeps_weights = state is None or self.stale == "unbiased"
-        used = ratio if keeps_weights else self._ratio(norms, scores.total)
-        inverse = _inverse(used)
-        return Moments(weights * ratio * inverse, weights * ratio * jnp.square(inverse))
+        return _group_moments(problem, problem.weights.astype(norms.dtype), norms)
 
     def outcomes(
         self,
@@ -202,18 +189,18 @@ class Reweighted(AbstractMemoryless):
         norms = problem_gradient_norms(problem, params)
         weights = problem.weights.astype(norms.dtype)
         if self.by == "sample":
-            ratio = self._ratio(norms, jnp.dot(weights, norms))
-            inverse = _inverse(ratio)[listed] / self.size
-            return independent(listed, listed, inverse, (weights * ratio)[listed])
+            ratio = self.keep(problem, norms).ratio(norms, self.uniform)
+            inverses = inverse(ratio)[listed] / self.size
+            return independent(listed, listed, inverses, (weights * ratio)[listed])
         drawn, group = listed[..., :-1], listed[..., -1:]
         groups = problem.require_groups()
         together = jnp.prod(_within(weights, groups, problem.n_groups)[drawn], axis=-1)
         proportions = problem.group_weights.astype(norms.dtype)
-        ratio = self._ratio(norms[drawn], jnp.dot(norms[drawn], proportions)[..., None])
+        ratio = mean_ratio(norms[drawn], jnp.dot(norms[drawn], proportions)[..., None])
         chosen = jnp.take_along_axis(ratio, group, axis=-1)[..., 0]
         index = jnp.take_along_axis(drawn, group, axis=-1)[..., 0]
         probabilities = together * chosen * proportions[group[..., 0]]
-        return independent(listed, index, _inverse(chosen) / self.size, probabilities)
+        return independent(listed, index, inverse(chosen) / self.size, probabilities)
 
     def outcome_count(self, problem: FiniteSum) -> int:
         """Multisets of single draws."""
@@ -255,51 +242,10 @@ class Reweighted(AbstractMemoryless):
         """Whether the scores are of all samples: by group they are of one in each."""
         return self.by == "sample" or problem.n == problem.n_groups
 
-    def _take_norms(
-        self, problem: FiniteSum, params: Params, stream: Stream
-    ) -> Float[Array, " scores"]:
-        if self.by == "sample":
-            return problem_gradient_norms(problem, params)
-        return _norms_of(problem, params, one_a_group(problem, stream))
-
-    def _ratio(self, norms: Array, total: Array) -> Array:
-        """The ratio r = (1-u) s/S + u; draws from the population where all scores vanish."""
-        safe = jnp.where(total > 0, total, jnp.ones_like(total))
-        mixed = (1 - self.uniform) * norms / safe + self.uniform
-        return jnp.where(total > 0, mixed, jnp.ones_like(mixed))
-
-    def _kept_ratio(self, problem: FiniteSum, scores: Scores, index: Int[Array, " draws"]) -> Array:
-        """The ratio of some samples, from the scores."""
-        at = index
-        if self.by == "group":
-            at = jnp.take(problem.require_groups(), index, mode="clip")
-        return self._ratio(entries_of(scores.norms, at), scores.total)
-
-    def _draw_of_samples(
-        self, problem: FiniteSum, params: Params, scores: Scores, stream: Stream
-    ) -> Draw:
-        index = index_below(stream, scores.cumulative, self.size)
-        if self.unbiased:
-            ratio = self._kept_ratio(problem, scores, index)
-        else:
-            ratio = self._ratio(_norms_of(problem, params, index), scores.total)
-        zero = self._shows_all(problem) & (scores.total == 0)
-        return Draw(index, _inverse(ratio) / self.size, zero)
-
-    def _draw_of_groups(self, problem: FiniteSum, params: Params, stream: Stream) -> Draw:
-        def one(number: Array) -> tuple[Array, Array, Array]:
-            own = stream.folded(number)
-            drawn = one_a_group(problem, own.folded(0))
-            norms = _norms_of(problem, params, drawn)
-            proportions = problem.group_weights.astype(norms.dtype)
-            total = jnp.dot(proportions, norms)
-            ratio = self._ratio(norms, total)
-            group = weighted_index(own.folded(1), proportions * ratio, 1)
-            weights = _inverse(entries_of(ratio, group)) / self.size
-            return entries_of(drawn, group)[0], weights[0], total == 0
-
-        index, weights, zero = jax.vmap(one)(jnp.arange(self.size))
-        return Draw(index, weights, self._shows_all(problem) & zero[0])
+    def _still(self, problem: FiniteSum, state: Scores) -> Any:
+        """A fixed point, where the scores are of all samples and vanish."""
+        # All are taken at once: if the first is known, they are.
+        return self._shows_all(problem) & (state.total == 0) & (state.norms[0] >= 0)
 
 
 def _within(weights: Array, groups: Array, count: int) -> Array:
@@ -317,14 +263,4 @@ def _group_moments(problem: FiniteSum, weights: Array, norms: Array) -> Moments:
     others = (jnp.sum(group_scores) - group_scores)[groups]
     # A sample without gradient is not stepped on: its coefficients are those of no draw.
     weights = jnp.where(norms > 0, weights, 0)
-    return Moments(weights, weights * (group_weights[groups] + others * _inverse(norms)))
-
-
-def _norms_of(problem: FiniteSum, params: Params, index: Int[Array, " draws"]) -> Array:
-    return sample_gradient_norms(problem.loss, params, problem.samples(index))
-
-
-def _inverse(ratio: Array) -> Array:
-    """1/r, and 0 where r is 0: such a sample is not stepped on."""
-    positive = ratio > 0
-    return jnp.where(positive, 1 / jnp.where(positive, ratio, jnp.ones_like(ratio)), 0.0)
+    return Moments(weights, weights * (group_weights[groups] + others * inverse(norms)))
