@@ -81,6 +81,7 @@ job(int(sys.argv[3]), checkpoint=sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_to_the_same_bytes(tmp_path):
     path, steps = tmp_path / "run.npz", 40_000
     here = os.path.dirname(__file__)  # noqa: PTH120
@@ -96,7 +97,7 @@ def test_a_killed_process_goes_on_to_the_same_bytes(tmp_path):
         process.wait()
     assert process.returncode == -signal.SIGKILL
     with np.load(path) as file:
-        assert 0 < file["array_0"][0] < steps
+        assert 0 < file["steps"][0] < steps
     seen = []
     again = job(steps, checkpoint=path, progress=lambda done, _: seen.append(done))
     assert_same_run(again, job(steps))
@@ -138,8 +139,9 @@ def truncated(good):
 
 
 def flipped(good):
-    middle = len(good) // 2
-    return good[:middle] + bytes([good[middle] ^ 255]) + good[middle + 1 :]
+    # The first number of the last array: headers hold bytes that mean nothing.
+    place = good.rindex(b"\x93NUMPY") + 128
+    return good[:place] + bytes([good[place] ^ 255]) + good[place + 1 :]
 
 
 DAMAGES = {

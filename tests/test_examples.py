@@ -5,6 +5,9 @@ import runpy
 import sys
 from pathlib import Path
 
+import jax
+import pytest
+
 import thalweg as tw
 
 ROOT = Path(__file__).parents[1]
@@ -69,3 +72,30 @@ def test_constant_noise_and_noise_that_scales_with_the_loss_select_alike(
         found, error = map(float, line.split("= ")[1].split(" +- "))
         # The laws are those of the limit: at these temperatures they are some per cent off it.
         assert abs(found - expected) < 3 * error + 0.05 * expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain_function",
+        pytest.param("flax_model", marks=pytest.mark.slow),
+        pytest.param("equinox_model", marks=pytest.mark.slow),
+        pytest.param("pytorch_module", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_a_model_of_ones_own_is_trained_by_rr_and_measured(name, capsys):
+    if name == "pytorch_module":
+        pytest.importorskip("torchax")
+    path = ROOT / "examples" / "train" / f"{name}.py"
+    assert len(path.read_text().splitlines()) < 40
+    with jax.enable_x64(False):
+        runpy.run_path(str(path))
+    lines = capsys.readouterr().out.splitlines()
+    losses = {
+        line.split(":")[0]: float(re.search(r"loss ([\d.]+)", line).group(1)) for line in lines[::2]
+    }
+    # From log 10 = 2.30 both come to the same loss: RR leaves the mean of the gradient as it is.
+    assert max(losses.values()) < 0.5
+    assert abs(losses["Rolling"] - losses["Minibatch"]) < 0.05
+    assert all(re.match("RR would (not )?pay here", line) for line in lines[1::2])

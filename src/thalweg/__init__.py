@@ -1,5 +1,8 @@
 """Which minimum does stochastic gradient descent select, why, and how do you change it?"""
 
+import importlib
+from typing import Any
+
 from thalweg import curvature as curvature
 from thalweg import datasets as datasets
 from thalweg import escape as escape
@@ -45,8 +48,22 @@ from thalweg.run import Run as Run
 from thalweg.sampling import Cyclic as Cyclic
 from thalweg.sampling import Full as Full
 from thalweg.sampling import Minibatch as Minibatch
+from thalweg.sampling import Presampled as Presampled
 from thalweg.sampling import Resampled as Resampled
 from thalweg.sampling import Reshuffled as Reshuffled
 from thalweg.sampling import Reweighted as Reweighted
+from thalweg.sampling import Rolling as Rolling
 from thalweg.sampling import lipschitz_constants as lipschitz_constants
 from thalweg.simulate import simulate as simulate
+from thalweg.train import Auto as Auto
+from thalweg.train import Objective as Objective
+from thalweg.train import Training as Training
+from thalweg.train import TrainingError as TrainingError
+from thalweg.train import train as train
+
+
+def __getattr__(name: str) -> Any:
+    """``thalweg.papers`` when it is first asked for: its programs are written on all the rest."""
+    if name == "papers":
+        return importlib.import_module("thalweg.papers")
+    raise AttributeError(f"module 'thalweg' has no attribute {name!r}")

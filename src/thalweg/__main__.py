@@ -4,7 +4,10 @@ import sys
 from collections.abc import Sequence
 
 # What the command needs beyond the library, by the name it is imported under.
-_EXTRA = ("typer", "click", "rich", "matplotlib", "jinja2", "markupsafe")
+_EXTRA = (
+    *("typer", "click", "rich", "matplotlib", "jinja2", "markupsafe"),
+    *("pydantic", "pydantic_core", "grain", "orbax"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

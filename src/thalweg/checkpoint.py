@@ -14,6 +14,8 @@ import numpy as np
 
 from thalweg.errors import InputError
 
+# The name of the digest in the file.
+IDENTITY = "identity"
 _SECONDS_BETWEEN = 10.0
 # What must be free on the disk before the work begins.
 _ROOM = 64 * 2**20
@@ -40,17 +42,20 @@ class Checkpoint:
         """Whether the last one is old enough."""
         return time.monotonic() - self._written > _SECONDS_BETWEEN
 
-    def save(self, arrays: list[np.ndarray]) -> None:
-        """Write the arrays and the identity."""
+    def save(self, tree: Any) -> None:
+        """Write the leaves of a pytree, named by their paths as in ``chains/state``."""
         part = self.path.with_name(self.path.name + ".part")
-        named = {f"array_{i}": array for i, array in enumerate(arrays)}
+        named = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
         with part.open("wb") as file:
-            np.savez(file, identity=np.array(self.identity), **named)  # type: ignore[arg-type]
+            np.savez(file, **{IDENTITY: np.array(self.identity)}, **named)  # type: ignore[arg-type]
         part.replace(self.path)
         self._written = time.monotonic()
 
     def load(self) -> list[np.ndarray] | None:
-        """The arrays, or None if there is no file yet.
+        """The leaves in their order, or None if there is no file yet.
 
         Raises:
             InputError: A file that is damaged or of another run.
@@ -60,8 +65,8 @@ class Checkpoint:
         try:
             # Opened here: NumPy leaves a file open that is no archive.
             with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                identity = str(file["identity"])
-                arrays = [file[f"array_{i}"] for i in range(len(file.files) - 1)]
+                identity = str(file[IDENTITY])
+                arrays = [file[name] for name in file.files if name != IDENTITY]
         except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(
                 f"the checkpoint {self.path} cannot be read ({error}); delete it to start afresh"

@@ -72,7 +72,11 @@ def _top(
 @app.command()
 def compare(
     problem: Annotated[
-        str, typer.Argument(help="A name that `thalweg problems` lists, or file.py:name.")
+        list[str],
+        typer.Argument(
+            help="A name that `thalweg problems` lists, or file.py:name; or folders of finished "
+            "trainings, to be set side by side."
+        ),
     ],
     samplers: Annotated[
         str | None,
@@ -126,8 +130,35 @@ def compare(
         "track": track,
     }
     from thalweg.compare import compare as compare_samplers
+    from thalweg.train.files import is_training
 
-    _show(_written(compare_samplers, None, problem, options, out, overwrite), json)
+    if all(is_training(name) for name in problem):
+        return _show(_set_side_by_side(problem, options, out, overwrite), json)
+    if len(problem) > 1:
+        raise InputError(
+            f"got {len(problem)} problems, {', '.join(problem)}; expected one, or folders of "
+            "trainings"
+        )
+    return _show(_written(compare_samplers, None, problem[0], options, out, overwrite), json)
+
+
+def _set_side_by_side(
+    folders: list[str], options: dict[str, Any], out: Path | None, overwrite: bool
+) -> Path:
+    """Write the report of several trainings; the options are those of comparisons."""
+    from thalweg.train.side_by_side import side_by_side
+
+    given = [name for name, value in options.items() if value not in (None, False, 0, "common")]
+    if given:
+        raise InputError(f"--{given[0]} is for problems; trainings are shown as they are")
+
+    def read(problem: str, work: Callable[[], Path], progress: Any, **_: Any) -> dict[str, Any]:
+        result = side_by_side(folders)
+        work()
+        return result
+
+    names = " ".join(str(Path(folder).resolve()) for folder in folders)
+    return _written(read, "side-by-side", "trainings", {"folders": names}, out, overwrite)
 
 
 def _written(
@@ -260,6 +291,96 @@ def measure(
         "quick": quick,
     }
     _show(_written(measure_point, "measure", target, options, out, overwrite), json)
+
+
+@app.command()
+def train(
+    config: Annotated[
+        str, typer.Argument(help="A TOML file, or the folder of a training to take it from.")
+    ],
+    track: Annotated[
+        float | None,
+        typer.Option(
+            help="Follow sharpness, non-uniformity and thresholds along one seed of each row of "
+            "SGD, for so many Hessian products a step of it."
+        ),
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with data files.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what --out holds; refuse to start anew.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results of other arguments in --out.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON instead of tables.")
+    ] = False,
+) -> None:
+    """Train a network with several samplers: does RR pay, and what is selected?"""
+    from thalweg.train.job import Job
+    from thalweg.train.training import TrainingError
+
+    job = Job.of(config, data_dir=data_dir, track=track)
+    folder = job.folder(out, resume)
+
+    def trained(
+        problem: str, work: Callable[[], Path], progress: Any, **arguments: Any
+    ) -> dict[str, Any]:
+        return job.run(work().parent, progress)
+
+    try:
+        made = _written(trained, "train", job.network.name, job.arguments, folder, overwrite)
+    except TrainingError as error:
+        raise typer.Exit(_failed(str(error), 1)) from None
+    _show(made, json)
+
+
+@app.command()
+def reproduce(
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(help="As --list shows them, an-ying/figure-1; or documents, an-ying."),
+    ] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List the experiments, with their times on two cores.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Run all of them.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Less of everything: each within a minute.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with data files.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results of other arguments in --out.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON instead of tables.")
+    ] = False,
+) -> None:
+    """Which statements of the five documents hold, each measured?"""
+    from thalweg import papers
+
+    if listed:
+        return _list([(one.name, f"{one.title} ({one.times})") for one in papers.experiments()])
+    names = tuple(experiments or ())
+    if bool(names) == everything:
+        raise InputError(
+            "expected the names of experiments or --all, and not both; --list shows the names"
+        )
+    papers.chosen(names)
+    options = {"names": names, "quick": quick, "seed": seed, "data_dir": data_dir}
+
+    def run(_: str, **given: Any) -> dict[str, Any]:
+        return papers.reproduce(**given)
+
+    folder = _written(run, "reproduce", " ".join(names) or "all", options, out, overwrite)
+    _show(folder, json)
+    failed = papers.failures(_saved(folder))
+    if failed:
+        raise typer.Exit(_failed(f"neither as printed nor as corrected: {'; '.join(failed)}", 1))
+    return None
 
 
 @app.command()

@@ -83,7 +83,7 @@ class Output:
         if points:
             np.savez(self.folder / POINTS, **points)
         part = self.folder / (_RESULT + ".part")
-        part.write_text(json.dumps(_plain(result), indent=1, allow_nan=False))
+        part.write_text(json.dumps(plain(result), indent=1, allow_nan=False))
         part.replace(self.folder / _RESULT)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
@@ -123,16 +123,16 @@ def _named(problem: Any) -> str:
     return "".join(c if c.isalnum() or c == "-" else "-" for c in str(problem)).strip("-")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON's own types; numbers to seven digits, those that are not finite as null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, (np.ndarray, jax.Array)):
-        return _plain(np.asarray(value).tolist())
+        return plain(np.asarray(value).tolist())
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float):
         return float(f"{value:.7g}") if np.isfinite(value) else None
     if value is None or isinstance(value, (str, bool, int)):

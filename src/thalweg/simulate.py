@@ -130,9 +130,9 @@ def _go_on(fleet: Fleet, steps: int, progress: Progress | None, saved: Checkpoin
 
 def _save(saved: Checkpoint, fleet: Fleet) -> None:
     """Written by the first process; the others wait, for they may read it next."""
-    leaves = _leaves(fleet.position())
+    position = _saved(fleet.position())
     if jax.process_index() == 0:
-        saved.save(leaves)
+        saved.save(position)
     agreed(0)
 
 
@@ -178,22 +178,22 @@ def _trailing(x: np.ndarray, like: np.ndarray) -> np.ndarray:
     return x.reshape(x.shape + (1,) * (like.ndim - 1))
 
 
-def _leaves(position: Position) -> list[np.ndarray]:
-    """A position as arrays, for a checkpoint."""
-    steps = np.asarray([position.step, *position.record_steps])
-    leaves = jax.tree.leaves((position.chains, merged(position.records)))
-    return [steps, *map(np.asarray, leaves)]
+def _saved(position: Position) -> dict[str, Any]:
+    """A position as a pytree of arrays, for a checkpoint."""
+    return {
+        "chains": position.chains,
+        "records": merged(position.records),
+        "steps": np.asarray([position.step, *position.record_steps]),
+    }
 
 
 def _restored(position: Position, arrays: list[np.ndarray] | None) -> Position:
     """The position of a checkpoint, which has the structure of the first one."""
     if arrays is None:
         return position
-    steps, *leaves = arrays
-    structure = jax.tree.structure((position.chains, merged(position.records)))
-    chains, records = jax.tree.unflatten(structure, leaves)
-    record_steps = steps[1:].tolist()
-    return Position(int(steps[0]), chains, record_steps, [records] if record_steps else [])
+    saved = jax.tree.unflatten(jax.tree.structure(_saved(position)), arrays)
+    records, (step, *record_steps) = saved["records"], saved["steps"].tolist()
+    return Position(step, saved["chains"], record_steps, [records] if record_steps else [])
 
 
 def _check_numbers(steps: int, chains: int | None, bound: float) -> None:

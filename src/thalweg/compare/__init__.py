@@ -2,4 +2,4 @@
 
 from thalweg.compare.job import compare as compare
 from thalweg.compare.network import networks as networks
-from thalweg.compare.output import Output as Output
+from thalweg.output import Output as Output

@@ -9,10 +9,10 @@ import jax
 from thalweg import landscapes
 from thalweg.compare.landscape import compare_landscape
 from thalweg.compare.network import compare_network, networks
-from thalweg.compare.output import environment
 from thalweg.compare.request import Request
 from thalweg.errors import InputError, known
 from thalweg.landscapes import Landscape
+from thalweg.output import environment
 
 SCHEMA = "thalweg.compare/1"
 

@@ -16,7 +16,6 @@ from thalweg.compare.predicted import Predictor
 from thalweg.compare.request import Request
 from thalweg.compare.rows import common_row
 from thalweg.compare.sentences import landscape_sentences
-from thalweg.compare.summary import fraction_and_error, mean_and_error
 from thalweg.compare.ways import ways_out
 from thalweg.critical import CriticalPoint, basin
 from thalweg.dynamics import Descent
@@ -25,6 +24,7 @@ from thalweg.record import Record, parameters
 from thalweg.run import Run
 from thalweg.simulate import simulate
 from thalweg.stability import Assessment, assess, reassess
+from thalweg.summary import fraction_and_error, mean_and_error
 
 _TRIALS, _QUICK_TRIALS = 200, 50
 _RECORDS, _PATHS, _END_POINTS = 100, 4, 300

@@ -16,7 +16,6 @@ from thalweg.compare.entries import Entry, Setting, entries
 from thalweg.compare.request import Request
 from thalweg.compare.rows import common_row
 from thalweg.compare.sentences import network_sentences
-from thalweg.compare.summary import band, fraction_and_error, mean_and_error
 from thalweg.curvature import sharpness
 from thalweg.dynamics import Descent
 from thalweg.errors import InputError, known
@@ -26,6 +25,7 @@ from thalweg.run import Run
 from thalweg.sampling import Full
 from thalweg.simulate import simulate
 from thalweg.stability import Assessment, assess, follow, reassess
+from thalweg.summary import band, fraction_and_error, mean_and_error
 
 _SAMPLERS = ("gd", "sgd", "sgd-half", "rr", "rr-fixed")
 _BATCHES, _REFRESH, _HIDDEN = (32, 8, 4), 50, 32

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from thalweg.compare.entries import Entry
-from thalweg.compare.summary import band, mean_and_error
 from thalweg.problem import FiniteSum
 from thalweg.run import Run
+from thalweg.summary import band, mean_and_error
 
 
 def common_row(entry: Entry, problem: FiniteSum, run: Run, steps: int) -> dict[str, Any]:

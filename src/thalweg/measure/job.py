@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 
-from thalweg.compare.output import environment
 from thalweg.errors import InputError
 from thalweg.measure.numbers import Progress, numbers
 from thalweg.measure.points import Point, find, is_network
 from thalweg.measure.sentences import sentences
+from thalweg.output import environment
 
 SCHEMA = "thalweg.measure/1"
 # Batch sizes, as long as there are so many samples, and all of them.

@@ -1,4 +1,4 @@
-"""What is measured: an objective and parameters, of a file or of a saved comparison."""
+"""What is measured: an objective and parameters, of a file or of what was saved."""
 
 import json
 import runpy
@@ -14,10 +14,13 @@ from jax.flatten_util import ravel_pytree
 from thalweg import landscapes
 from thalweg.compare.job import landscape_of
 from thalweg.compare.network import load_network, networks
-from thalweg.compare.output import POINTS
 from thalweg.errors import InputError, known
 from thalweg.landscapes import Landscape
+from thalweg.measure.params import load_params
+from thalweg.measure.trained import end_of
+from thalweg.output import POINTS
 from thalweg.problem import FiniteSum, Params
+from thalweg.train.files import is_training
 
 _EXPECTED = (
     "expected a thalweg.Landscape, a pair (thalweg.FiniteSum, params), a FiniteSum with --params, "
@@ -49,7 +52,9 @@ class Point:
 
 
 def is_network(target: str) -> bool:
-    """Whether a target is computed in float32: the comparison of a network."""
+    """Whether a target is computed in float32: the comparison of a network, or a training."""
+    if is_training(target):
+        return True
     return _saved_problem(target) in {name for name, _ in networks()}
 
 
@@ -57,9 +62,11 @@ def find(target: str, params: str | None, place: str | None, data_dir: Any) -> P
     """The point that a request means.
 
     Args:
-        target: The folder of a comparison, the name of a landscape, or ``file.py:name``.
-        params: An ``.npz`` file with the parameters, for a ``FiniteSum`` in a file.
-        place: Which of several points; the first if None.
+        target: The folder of a comparison or of a training, the name of a landscape, or
+            ``file.py:name``.
+        params: An ``.npz`` file with the parameters, for a ``FiniteSum`` in a file: named leaves,
+            or a checkpoint of :func:`thalweg.simulate`.
+        place: Which of several points; the first if None, of a checkpoint's chains the last.
         data_dir: Where data files are.
 
     Raises:
@@ -67,6 +74,8 @@ def find(target: str, params: str | None, place: str | None, data_dir: Any) -> P
     """
     if Path(target).is_dir():
         _only(params is None, f"--params is for file.py:name; {target} has points of its own")
+        if is_training(target):
+            return Point(*end_of(target, place, data_dir))
         return _of_folder(Path(target), place, data_dir)
     if ":" in target:
         return _of_file(target, params, place)
@@ -102,10 +111,11 @@ def _of_file(target: str, params: str | None, place: str | None) -> Point:
     if isinstance(found, Landscape):
         _only(params is None, f"--params is for a FiniteSum; {target} is a Landscape")
         return _of_landscape(found, place)
-    _only(place is None, f"--point is for what has several points; {target} has one")
     if isinstance(found, FiniteSum):
         _only(params is not None, f"{target} is a FiniteSum without parameters; give --params")
-        return Point(target, str(params), found, _loaded(Path(str(params))))
+        name, loaded = load_params(Path(str(params)), place)
+        return Point(target, name, found, loaded)
+    _only(place is None, f"--point is for what has several points; {target} has one")
     pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], FiniteSum)
     _only(pair, f"{target} is a {type(found).__name__}; {_EXPECTED}")
     _only(params is None, f"--params is for a FiniteSum alone; {target} brings parameters")
@@ -147,8 +157,8 @@ def _saved_problem(target: str) -> str:
         return target
     _only(
         (folder / "result.json").is_file(),
-        f"{folder} holds no result.json; expected the folder of a finished comparison (run the "
-        "same thalweg compare again to finish it)",
+        f"{folder} holds no result.json; expected the folder of a finished comparison or training "
+        "(run the same command again to finish it)",
     )
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     _only(
@@ -156,29 +166,6 @@ def _saved_problem(target: str) -> str:
         f"{folder} holds a result of {result.get('schema')}; expected one of thalweg compare",
     )
     return str(result["arguments"]["problem"])
-
-
-def _loaded(path: Path) -> Params:
-    """Parameters from a file: one array, or a tree of dictionaries by names such as first/W."""
-    _only(path.is_file(), f"there is no file {path}; expected an .npz file of parameters")
-    try:
-        with np.load(path) as saved:
-            arrays = {name: jnp.asarray(saved[name]) for name in saved.files}
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is no .npz file ({error}); write one with numpy.savez(path, **{{'first/W': W, "
-            "...}), or one array named params"
-        ) from error
-    if list(arrays) == ["params"]:
-        return arrays["params"]
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *parents, last = name.split("/")
-        inner = tree
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[last] = array
-    return tree
 
 
 def _chosen(points: dict[str, Any], place: str | None) -> str:

@@ -5,15 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.errors import InputError
+from thalweg.report.claims_figures import claims_figures
 from thalweg.report.html import page
 from thalweg.report.landscape_figures import landscape_figures
 from thalweg.report.measure_figures import measure_figures
 from thalweg.report.network_figures import network_figures
+from thalweg.report.training_figures import training_figures
 
 _FIGURES = {
     ("thalweg.compare/1", "landscape"): landscape_figures,
     ("thalweg.compare/1", "network"): network_figures,
     ("thalweg.measure/1", "point"): measure_figures,
+    ("thalweg.train/1", "training"): training_figures,
+    ("thalweg.reproduce/1", "claims"): claims_figures,
 }
 
 

@@ -28,10 +28,15 @@ def page(result: Mapping[str, Any], drawn: Sequence[tuple[Drawing, bytes]]) -> s
         lstrip_blocks=True,
     )
     figures = [
-        {"caption": figure.caption, "svg": Markup(_inline(svg.decode(), figure.name))}
+        {
+            "caption": figure.caption,
+            "svg": Markup(_inline(svg.decode(), figure.name)),
+            "section": figure.section,
+        }
         for figure, svg in drawn
     ]
-    return environment.get_template("result.html").render(
+    form = "claims.html" if result["kind"] == "claims" else "result.html"
+    return environment.get_template(form).render(
         result=result,
         tables=tables(result),
         figures=figures,
@@ -43,12 +48,14 @@ def page(result: Mapping[str, Any], drawn: Sequence[tuple[Drawing, bytes]]) -> s
 
 def name_of(result: Mapping[str, Any]) -> str:
     """The command that made a result: ``compare`` of ``thalweg.compare/1``."""
-    return str(result["schema"]).removeprefix("thalweg.").partition("/")[0]
+    named = result.get("command")
+    return str(named or result["schema"]).removeprefix("thalweg.").partition("/")[0]
 
 
 def command(result: Mapping[str, Any]) -> str:
     """The command line that makes this result again."""
-    words = ["thalweg", name_of(result), str(result["arguments"]["problem"])]
+    problem = result["arguments"]["problem"]
+    words = ["thalweg", name_of(result), *([problem] if isinstance(problem, str) else problem)]
     for name, value in result["arguments"].items():
         if name == "problem" or value is None or value is False:
             continue

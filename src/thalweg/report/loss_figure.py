@@ -28,7 +28,7 @@ def loss_figure(result: Mapping[str, Any]) -> Drawing:
         for row, style in zip(rows, lines(rows), strict=True):
             draw_band(axes, row["curves"]["step"], row["curves"]["loss"], style)
         means = np.concatenate([numbers(row["curves"]["loss"]["mean"]) for row in rows])
-        _scale(axes, means, 1.0 if result["kind"] == "network" else _RATIO)
+        fit_losses(axes, means, 1.0 if result["kind"] == "network" else _RATIO)
         axes.set(xlabel="iteration k", ylabel="loss f(θ)")
         axes.margins(x=0.02)
         legend_below(figure, axes, rows)
@@ -36,8 +36,11 @@ def loss_figure(result: Mapping[str, Any]) -> Drawing:
     return Drawing("loss", caption, 72, draw)
 
 
-def _scale(axes: Axes, means: np.ndarray, ratio: float) -> None:
-    """Show all means, and of the bands what a chain that has diverged does not spoil."""
+def fit_losses(axes: Axes, means: np.ndarray, ratio: float) -> None:
+    """Show all means, and of the bands what a chain that has diverged does not spoil.
+
+    The axis is logarithmic if the means are positive and span more than this ratio.
+    """
     means = means[np.isfinite(means)]
     if means.size == 0 or means.min() == means.max():
         return

@@ -14,30 +14,50 @@ def measure_tables(result: Mapping[str, Any]) -> list[Table]:
     return [_thresholds(result), _point(result)]
 
 
+def batch_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The thresholds by batch size; those of the first one from its bracket, which was closed."""
+    exact, step = result["exact"], result["step"]
+    rows = [dict(row) for row in result["batches"]]
+    for row in rows:
+        if row["batch_size"] != exact["batch_size"]:
+            continue
+        low, high = row["lower"], row["upper"] = exact["lower"], exact["upper"]
+        if step is not None and None not in (low, high):
+            row["stable"] = True if step <= low else False if step > high else None
+    return rows
+
+
 def _thresholds(result: Mapping[str, Any]) -> Table:
     asked = result["step"] is not None
     columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
         ("batch", lambda row: str(row["batch_size"])),
-        ("η of (4)", lambda row: plain(row["sufficient"])),
-        ("exact: from", lambda row: _step(row["lower"])),
-        ("to", lambda row: _step(row["upper"])),
-        ("2/λ (GD)", lambda row: plain(row["descent"])),
+        ("safe by (4)", lambda row: _step(row["sufficient"])),
+        ("stable to", lambda row: _step(row["lower"])),
+        ("unstable from", lambda row: _step(row["upper"])),
+        ("GD: 2/λ", lambda row: _step(row["descent"])),
     ]
     if asked:
         columns += [
-            (f"stable at η={result['step']:g}", lambda row: _VERDICTS[row["stable"]]),
+            (f"keeps η={result['step']:g}", lambda row: _VERDICTS[row["stable"]]),
             ("noise height", lambda row: plain(row["excess_loss"])),
         ]
     caption = (
-        "The largest stable steps: what Wu, Ma and E's condition (4) vouches for, between which "
-        "steps the exact mean-square threshold lies, and gradient descent's"
+        "Steps η by batch size. Safe by (4): what Wu, Ma and E's condition, which is sufficient, "
+        "vouches for. Stable to, unstable from: between these two steps lies the exact threshold, "
+        "beyond which the mean square of the distance grows. GD: the limit of gradient descent"
     )
+    if not result["exact"]["whole"]:
+        caption += (
+            f". The threshold of B = {result['exact']['batch_size']} is on "
+            f"{result['exact']['directions']} directions of parameter space; the others, on the "
+            "leading ones alone, may be some per cent too high"
+        )
     if asked:
         caption += (
-            "; noise height: the mean loss above the minimum at the step asked about, infinite "
-            "(–) where it is unstable"
+            f". Noise height: the mean loss above the minimum at η = {result['step']:g}, without "
+            "a bound (–) where it is unstable"
         )
-    rows = [[cell(row) for _, cell in columns] for row in result["batches"]]
+    rows = [[cell(row) for _, cell in columns] for row in batch_rows(result)]
     return Table("Which steps keep the point", caption + ".", [n for n, _ in columns], rows)
 
 
@@ -68,7 +88,11 @@ def _point(result: Mapping[str, Any]) -> Table:
 
 
 def _step(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.4g}"
+    """To four digits, in the form of all other numbers."""
+    if value is None:
+        return MISSING
+    text = f"{value:.4g}" if value >= 1e-4 else f"{value:.3e}".replace("e-0", "e-")
+    return text.removeprefix("0") if text.startswith("0.") else text
 
 
 def _probed(estimate: Mapping[str, Any]) -> str:

@@ -25,6 +25,9 @@ COLOURS = {
     "rr-population": "#CC79A7",
     "reshuffled": "#8C8C8C",
     "cyclic": "#B3A600",
+    "rolling": "#882255",
+    "presampled": "#117733",
+    "auto": "#6B4C9A",
 }
 _OTHER = "#444444"
 # Behind lines and points: light greys.
@@ -66,12 +69,14 @@ class Drawing:
         caption: What is to be seen.
         height: In millimetres; the width is that of a column, 85.
         draw: Draws on an empty figure.
+        section: The part of the page it belongs to, if there are several.
     """
 
     name: str
     caption: str
     height: float
     draw: Draw
+    section: str = ""
 
     def render(self, form: str = "svg", dpi: float = 200) -> bytes:
         """The file's content, the same bytes whenever the input is the same."""

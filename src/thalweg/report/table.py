@@ -10,12 +10,16 @@ Column = tuple[str, Callable[[Row], str]]
 
 @dataclass(frozen=True)
 class Table:
-    """Texts in columns; the first one names the row. Headings may hold soft hyphens."""
+    """Texts in columns; the first one names the row. Headings may hold soft hyphens.
+
+    With ``words`` the cells are words instead of numbers: aligned to the left, and broken.
+    """
 
     title: str
     caption: str
     header: list[str]
     rows: list[list[str]]
+    words: bool = False
 
 
 def sampler_name(row: Row) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from thalweg.report.claims_tables import claims_tables
 from thalweg.report.escape_table import escape_table
 from thalweg.report.measure_tables import measure_tables
 from thalweg.report.notation import (
@@ -16,6 +17,7 @@ from thalweg.report.notation import (
 )
 from thalweg.report.shares import shares
 from thalweg.report.table import Column, Row, Table, sampler_name
+from thalweg.report.training_tables import training_tables
 
 # Columns for minima: with more of them the table is wider than a terminal.
 _MINIMA = 4
@@ -27,9 +29,13 @@ _COMPARED = "What was compared"
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
-    """What was compared, and for a landscape its minima."""
+    """What was compared, and for a landscape its minima; for other kinds their own."""
     if result["kind"] == "point":
         return measure_tables(result)
+    if result["kind"] == "claims":
+        return claims_tables(result)
+    if result["kind"] == "training":
+        return training_tables(result)
     if result["kind"] == "network":
         return [_network_table(result)]
     made = [_landscape_table(result)]

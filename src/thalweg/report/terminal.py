@@ -39,8 +39,12 @@ def print_result(result: Mapping[str, Any], out: Console) -> None:
 
 def _rich(table: Table) -> RichTable:
     """Headings over several lines; where there is little room, names and steps are broken, too."""
-    rich = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
+    padding = (0, 1) if table.words else 0
+    rich = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=padding, pad_edge=False)
     for place, name in enumerate(table.header):
+        if table.words:
+            rich.add_column(name, overflow="fold")
+            continue
         rich.add_column(
             Text(fill(name.replace("\u00ad", "-"), _HEADING, break_long_words=False)),
             justify="left" if place == 0 else "right",
