@@ -1,0 +1,88 @@
+"""Comparisons that decide a claim: each can come out either way."""
+
+import math
+from typing import NamedTuple
+
+# A statistical comparison is decided beyond so many standard errors: .27 % of true statements are
+# refused where errors are normal.
+SIGMAS = 3.0
+
+
+class Check(NamedTuple):
+    """The outcome of a comparison.
+
+    Attributes:
+        holds: What came out; None where the errors are too large to decide.
+        text: The numbers that decided.
+    """
+
+    holds: bool | None
+    text: str
+
+
+def near(value: float, expected: float, *, error: float = 0.0, tolerance: float = 0.0) -> Check:
+    r"""Whether :math:`|v - e| \le 3\sigma + t`.
+
+    Args:
+        value: What was measured.
+        expected: The statement's number.
+        error: The standard error :math:`\sigma` of the measured value (and, in quadrature, of the
+            expected one if that is a measurement, too).
+        tolerance: What the method or the printed digits leave open, t.
+    """
+    if not math.isfinite(value):
+        return Check(False, f"{number(value)}, expected {number(expected)}")
+    holds = abs(value - expected) <= SIGMAS * error + tolerance
+    return Check(holds, f"{measured(value, error)}, expected {number(expected)}")
+
+
+def below(value: float, bound: float, *, error: float = 0.0) -> Check:
+    r"""Whether the value is below a bound: undecided within three standard errors of it."""
+    return _ordered(value, bound, error, "<", bound - value)
+
+
+def above(value: float, bound: float, *, error: float = 0.0) -> Check:
+    r"""Whether the value is above a bound: undecided within three standard errors of it."""
+    return _ordered(value, bound, error, ">", value - bound)
+
+
+def within(value: float, low: float, high: float) -> Check:
+    """Whether the value lies in a closed interval."""
+    return Check(low <= value <= high, f"{number(value)}, expected {number(low)} to {number(high)}")
+
+
+def is_so(condition: bool, text: str) -> Check:
+    """A comparison made elsewhere, with the text of its numbers."""
+    return Check(bool(condition), text)
+
+
+def both(*checks: Check) -> Check:
+    """All of several comparisons: false if one is, else undecided if one is."""
+    outcomes = [check.holds for check in checks]
+    holds = False if False in outcomes else None if None in outcomes else True
+    return Check(holds, "; ".join(check.text for check in checks))
+
+
+def measured(value: float, error: float = 0.0) -> str:
+    """A value with its standard error: 0.3153 ± 0.0073."""
+    if not error:
+        return number(value)
+    digits = max(0, 1 - math.floor(math.log10(error))) if math.isfinite(error) else 3
+    if abs(value) >= 1e5 or digits > 7:
+        return f"{value:.3g} ± {error:.1g}"
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def number(value: float) -> str:
+    """A number to four significant digits."""
+    return f"{value:.4g}"
+
+
+def _ordered(value: float, bound: float, error: float, sign: str, margin: float) -> Check:
+    text = f"{measured(value, error)} {sign} {number(bound)}"
+    if not (math.isfinite(value) and math.isfinite(error)):
+        return Check(False if math.isnan(value) else margin > 0, text)
+    if error and abs(margin) <= SIGMAS * error:
+        return Check(None, f"{text} within three standard errors")
+    holds = margin > 0
+    return Check(holds, text if holds else f"not {text}")

@@ -1,0 +1,149 @@
+"""Running experiments one after the other, each saved as it ends."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from thalweg.datasets import available
+from thalweg.errors import known
+from thalweg.output import environment, plain
+from thalweg.papers.catalogue import DOCUMENTS, experiments
+from thalweg.papers.experiment import Experiment, Progress
+
+SCHEMA = "thalweg.reproduce/1"
+_FINISHED = "outcome.json"
+_COUNTED = {
+    "holds": "hold",
+    "holds when read as": "hold when read rightly",
+    "does not hold as printed": "do not hold as printed and do as corrected",
+    "undecided": "are undecided",
+    "does not hold": "do not hold",
+}
+
+
+def chosen(names: Sequence[str]) -> list[Experiment]:
+    """The experiments of these names: ``document/figure``, or all of a ``document``.
+
+    Raises:
+        InputError: A name that is neither, with the nearest.
+    """
+    there = {one.name: one for one in experiments()}
+    found: list[Experiment] = []
+    for name in names:
+        known(name, [*there, *DOCUMENTS], "experiment")
+        found += [one for key, one in there.items() if name in (key, one.document)]
+    return list(dict.fromkeys(found))
+
+
+def reproduce(
+    names: Sequence[str],
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    work: Callable[[], Path] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run experiments; those without their data are skipped, and counted as such.
+
+    Args:
+        names: Experiments or whole documents; all of them if empty.
+        quick: The short version of each.
+        seed: Of all random numbers.
+        data_dir: Where data files are.
+        work: Makes the folder for checkpoints; called once the request makes sense. Finished
+            experiments are kept there, and not run again.
+        progress: Told label, done, total.
+
+    Returns:
+        The result; ``schema`` names its form.
+
+    Raises:
+        InputError: Before any work: an unknown name.
+    """
+    asked = chosen(names) if names else experiments()
+    folder = None if work is None else work()
+    done = []
+    for place, one in enumerate(asked):
+        if progress is not None:
+            progress("experiments", place, len(asked))
+        done.append(_finished(one, folder, quick, seed, data_dir, progress))
+    return {
+        "schema": SCHEMA,
+        "kind": "claims",
+        "title": "Statements of the documents, measured",
+        "description": f"{len(asked)} experiments, {'quick' if quick else 'in full'}",
+        "source": "; ".join(DOCUMENTS[d].source for d in dict.fromkeys(e.document for e in asked)),
+        "problem": {"name": "reproduce", "reading": {}},
+        "arguments": {
+            "problem": list(names) or ["--all"],
+            "quick": quick,
+            "seed": seed,
+            "data_dir": None if data_dir is None else str(data_dir),
+        },
+        "environment": environment(),
+        "experiments": done,
+        "notes": [],
+        "sentences": _sentences(done),
+    }
+
+
+def _finished(
+    one: Experiment,
+    folder: Path | None,
+    quick: bool,
+    seed: int,
+    data_dir: str | Path | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """What an experiment found, from its file if it was finished before."""
+    about = {"name": one.name, "title": one.title, "document": one.document}
+    missing = _missing(one, data_dir)
+    if missing:
+        return {**about, "skipped": f"{missing} is not there (--data-dir or THALWEG_DATA)"}
+    own = None if folder is None else folder / one.name
+    kept = None if own is None else own / _FINISHED
+    if kept is not None and kept.is_file():
+        return json.loads(kept.read_text())
+    start = time.perf_counter()
+    outcome = one(quick=quick, seed=seed, data_dir=data_dir, folder=own, progress=progress)
+    found = {
+        **about,
+        "skipped": None,
+        "covers": list(one.covers),
+        "seconds": time.perf_counter() - start,
+        **outcome.saved(),
+    }
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_suffix(".part")
+        part.write_text(json.dumps(plain(found)))
+        part.replace(kept)
+    return found
+
+
+def _missing(one: Experiment, data_dir: str | Path | None) -> str:
+    """The first data set that is not on this machine; none that would have to be downloaded."""
+    there = {data.name: data.where for data in available(data_dir)}
+    return next((name for name in one.needs if there[name] == "to download"), "")
+
+
+def _sentences(done: Sequence[dict[str, Any]]) -> list[str]:
+    verdicts = [claim["verdict"] for one in done for claim in one.get("claims", ())]
+    skipped = [one["name"] for one in done if one["skipped"]]
+    counts = {words: verdicts.count(verdict) for verdict, words in _COUNTED.items()}
+    told = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
+    sentences = [f"Skipped, for their data are not there: {', '.join(skipped)}."] if skipped else []
+    return [*sentences, f"Of {len(verdicts)} claims: {told or 'none was decided'}."]
+
+
+def failures(result: dict[str, Any]) -> list[str]:
+    """The claims that are false in print and as corrected, for the exit status."""
+    return [
+        f"{one['name']}, {claim['where']}"
+        for one in result["experiments"]
+        for claim in one.get("claims", ())
+        if claim["verdict"] == "does not hold"
+    ]
