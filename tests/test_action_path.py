@@ -66,6 +66,7 @@ SPIRAL = np.array([[-1.0, 2.0], [-1.0, -1.5]])
 UNEQUAL = np.array([[1.0, 0.3], [0.3, 0.5]]) / 10
 
 
+@pytest.mark.slow
 def test_gradient_drift_climbs_the_path_of_minimum_energy():
     # f = (x^2 - 1)^2/4 + 2 (y - x^2)^2, noise c I: V = 2 (f - f_min)/c, and p its gradient.
     c = 0.2
@@ -82,7 +83,9 @@ def test_gradient_drift_climbs_the_path_of_minimum_energy():
     np.testing.assert_allclose(path.spent, 2 * heights / c, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("drift", [DECAY, SPIRAL], ids=["decay", "spiral"])
+@pytest.mark.parametrize(
+    "drift", [DECAY, pytest.param(SPIRAL, marks=pytest.mark.slow)], ids=["decay", "spiral"]
+)
 def test_linear_drift(drift):
     S = scipy.linalg.solve_continuous_lyapunov(drift, -UNEQUAL)
     end = np.array([1.0, 0.7])

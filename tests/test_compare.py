@@ -32,6 +32,7 @@ def share(result, family, minimum):
     return next(e["fraction"] for e in row(result, family)["ends"] if e["minimum"] == minimum)
 
 
+@pytest.mark.slow
 def test_mueller_brown_loses_the_global_basin_under_sgd_and_keeps_it_under_rr(monkeypatch):
     # The grid's answers have tests of their own.
     monkeypatch.setitem(predicted._QUICK_CELLS, 2, 24)
@@ -105,6 +106,7 @@ def test_stale_probabilities_on_the_classification_problem(family, refresh):
         (tw.Reweighted(1, by="group"), 0.015, True),
     ],
 )
+@pytest.mark.slow
 def test_who_stays_in_the_sharp_well_of_the_classification_problem(sampler, step, stays):
     # PAPERS: fractions 0 and 1; 16 chains leave no doubt.
     problem = tw.landscapes.robust_classification()
@@ -150,6 +152,7 @@ def test_atoms_from_random_starts_rr_finds_the_deep_well_as_often_as_gradient_de
     assert abs(gd - rr) < 3 * error
 
 
+@pytest.mark.slow
 def test_the_toy_pair_leaves_the_non_uniform_minimum_only_under_sgd():
     result = compare("toy-pair", trials=200, quick=True)
     about = {m["name"]: m for m in result["minima"]}
@@ -309,6 +312,7 @@ def test_bad_requests_are_refused_before_the_folder_is_made(arguments, message):
         compare(**arguments, work=work)
 
 
+@pytest.mark.slow
 def test_a_landscape_of_ones_own(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
@@ -383,6 +387,7 @@ def test_networks_are_listed():
     assert [name for name, _ in networks()] == ["digits", "mnist", "fashion-mnist"]
 
 
+@pytest.mark.slow
 def test_the_grid_predicts_the_fractions_and_knows_where_the_diffusion_fails():
     # An and Ying, figure 1: on a lattice the chain is exact. Exited by 10,000 steps under RR by
     # gradient norms: .5782; the diffusion limit has nobody leave.

@@ -71,6 +71,7 @@ def test_mueller_brown_from_random_starts(wells, seed):
         np.testing.assert_allclose(one.params, other.params, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_points_describe_themselves(wells):
     deep = wells[0]
     hessian = jax.hessian(MUELLER_BROWN.value)(deep.params)
@@ -120,6 +121,7 @@ def test_nothing_to_find():
     assert critical.minima(hill, *_ends(-1, 1), key=jax.random.key(0), starts=8) == []
 
 
+@pytest.mark.slow
 def test_minima_in_float32():
     problem = FiniteSum(_term, jax.tree.map(lambda x: x.astype(jnp.float32), (A, B, CENTRE)))
     box = [corner.astype(jnp.float32) for corner in BOX]
@@ -174,6 +176,7 @@ def test_basins_agree_with_an_implicit_solver(wells):
     np.testing.assert_array_equal(critical.basin(MUELLER_BROWN, wells, starts), expected)
 
 
+@pytest.mark.slow
 def test_basins_of_many_points_and_of_none(wells):
     noise = 0.05 * jax.random.normal(jax.random.key(0), (1000, 3, 2))
     ends = (jnp.stack([p.params for p in wells]) + noise).reshape(-1, 2)
@@ -207,6 +210,7 @@ def test_basins_of_kinked_minima():
     assert got.tolist() == [0, 0, 0, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_basins_of_kinked_minima_in_the_plane():
     # Two cones, |p - c| with the lower one counting: the boundary is the line x = 0.
     cone = FiniteSum(

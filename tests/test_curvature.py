@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import thalweg as tw
 from helpers import counted_compilations
@@ -23,6 +24,7 @@ from helpers_curvature import (
     sample_gradients,
 )
 from thalweg import curvature
+from thalweg.curvature import hessians, sums
 from thalweg.errors import InputError
 from thalweg.models import cross_entropy, mlp, supervised
 from thalweg.problem import FiniteSum
@@ -91,6 +93,32 @@ def test_products_under_transformations_and_in_chunks(name, truth):
     np.testing.assert_allclose(operator.matvec(vectors[0]), truth[name] @ vectors[0], **CLOSE)
     found = jax.jit(jax.vmap(operator.matvec))(vectors)
     np.testing.assert_allclose(found, vectors @ truth[name], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["hessian", "nonuniformity"])
+def test_halves_of_an_odd_number_of_samples(name, truth, monkeypatch):
+    # 11 = 6 + 6 samples, one of which is in both halves, with the weight zero in the second.
+    monkeypatch.setattr(sums, "_HALVED", 11)
+    monkeypatch.setattr(hessians, "holds_convolution", lambda *_: True)
+    problem, params = net()
+    assert [part.data[0].shape[0] for part in sums.parts(sums.halved(problem))] == [6, 6]
+    operator, v = OPERATORS[name](problem, params), direction()
+    np.testing.assert_allclose(operator.matvec(v), truth[name] @ v, **CLOSE)
+    if name == "hessian":
+        gradient = ravel_pytree(problem.gradient(params))[0]
+        np.testing.assert_allclose(operator.guess(), gradient, **CLOSE)
+
+
+def test_what_is_kept_of_a_linearisation_are_no_constants():
+    model = mlp([5, 7, 6, 3], activation="relu")
+    params = model.init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    data = jnp.asarray(rng.random((20, 5))), jnp.asarray(rng.integers(0, 3, 20))
+    kept = hessians._linearised(supervised(model, cross_entropy), params, data, jnp.ones(20) / 20)
+    arrays = [x for x in jax.tree.leaves(kept[1]) if x.shape[:1] == (20,) and x.dtype != bool]
+    assert arrays
+    # JAX itself keeps the zeros of each ReLU, twice.
+    assert not any((x == x.ravel()[0]).all() for x in arrays if x.size > 20)
 
 
 def test_the_matrices_may_depend_on_traced_parameters():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers_curvature import dense, matrix_operator, net
-from thalweg import curvature
+from thalweg import curvature, stability
 from thalweg.curvature import Operator, eigenvalues
 from thalweg.curvature.krylov import Krylov
 from thalweg.errors import InputError
@@ -145,14 +145,71 @@ def test_single_precision_agrees_with_double():
     np.testing.assert_allclose(found.values[2], expected[2], rtol=0, atol=2e-4)
 
 
-def test_no_answer_within_the_budget_tells_the_bracket(monkeypatch):
-    monkeypatch.setattr(eigenvalues, "_BUDGET", 5)
-    operator, _ = matrix_operator(SPECTRUM)
-    with pytest.raises(InputError, match="after 5 products eigenvalue 1 of 1 is between") as raised:
-        curvature.top_eigenvalues(operator, rtol=1e-8)
-    words = str(raised.value).split()
-    low, high = float(words[words.index("between") + 1]), float(words[words.index("and") + 1][:-1])
-    assert any(low <= value <= high for value in SPECTRUM)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_beyond_the_budget_the_answer_is_a_bracket_and_says_so(dtype):
+    operator, _ = matrix_operator(SPECTRUM, dtype)
+    counted, calls = _counted(operator)
+    found = curvature.top_eigenvalues(counted, 2, rtol=1e-6, budget=7)
+    # In single precision 1e-6 is ten roundings, and two products measure the residuals.
+    assert found.products == len(calls) == (9 if dtype == jnp.float32 else 7)
+    assert not found.reached
+    assert float(found.residuals.max()) > 1e-6 * 4
+    for low, high in np.asarray(found.brackets):
+        assert any(low <= value <= high for value in SPECTRUM)
+    low, high = map(float, found.brackets[int(jnp.argmax(found.residuals))])
+    with pytest.raises(InputError, match=r"after \d products eigenvalue") as raised:
+        found.checked()
+    assert f"between {low:.6g} and {high:.6g}" in str(raised.value)
+    # More products close it.
+    assert curvature.top_eigenvalues(operator, 2, rtol=1e-5).checked().reached
+
+
+def test_answers_that_need_the_accuracy_raise_without_it(monkeypatch):
+    monkeypatch.setattr(eigenvalues, "_BUDGET", 3)
+    problem, _ = _quadratics()
+    point = jnp.zeros(80)
+    for ask in (
+        lambda: curvature.sharpness(problem, point, rtol=1e-10),
+        lambda: curvature.nonuniformity(problem, point, rtol=1e-10),
+        lambda: stability.assess(problem, point, batch_size=2, step=0.1),
+        lambda: stability.follow(problem, [(0, point)], batch_size=2, budget=1.0),
+        lambda: stability.sufficient_condition(problem, point, batch_size=2, step=0.1, rtol=1e-9),
+        lambda: stability.mean_square_bracket(problem, point, batch_size=2),
+    ):
+        with pytest.raises(InputError, match="which is not the accuracy asked for"):
+            ask()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_the_recurrence_knows_the_residuals(dtype):
+    # Through restarts, down to the least accuracy at which it is believed.
+    rounding = float(jnp.finfo(dtype).eps)
+    for spectrum in (SPECTRUM, np.linspace(0, 1, 200), np.linspace(0, 1, 200) ** 0.5):
+        operator, _ = matrix_operator(spectrum, dtype)
+        for k, rtol in ((1, 1e-2), (3, 1e-3), (2, 1001 * rounding)):
+            found = curvature.top_eigenvalues(operator, k, rtol=rtol)
+            vectors = np.asarray(found.vectors)
+            misses = operator.matmat(vectors) - vectors * np.asarray(found.values, dtype=float)
+            measured = np.linalg.norm(misses, axis=0)
+            # What rounding adds, of some hundred products: a tenth of the least that is believed.
+            believed = np.asarray(found.residuals, dtype=float)
+            assert np.abs(believed - measured).max() < 100 * rounding * spectrum.max()
+
+
+def test_the_gradient_saves_products_and_hides_nothing():
+    h = np.concatenate([[5.0, 4.0], np.linspace(0, 1, 198)])
+    problem = FiniteSum(lambda p, h: 0.5 * jnp.sum(h * p**2), jnp.asarray(h)[None])
+
+    def found(point):
+        operator = curvature.hessian(problem, point)
+        blind = Operator(operator.apply, operator.size, operator.dtype, operator.along)
+        return [curvature.top_eigenvalues(x, rtol=1e-6) for x in (operator, blind)]
+
+    # The gradient h p: along the first two directions, along the second alone, and none.
+    for place, saves in (([1.0, 1.0], True), ([0.0, 1.0], False), ([0.0, 0.0], False)):
+        own, random = found(jnp.zeros(200).at[:2].set(jnp.array(place)))
+        assert float(own.values[0]) == pytest.approx(5, rel=1e-10)
+        assert own.products < random.products if saves else own.products <= random.products + 1
 
 
 def _quadratics(n=40, size=80, seed=0):
@@ -358,6 +415,7 @@ def test_density_of_one_probe_has_no_error():
         ({"k": 121}, "k=121 eigenvalues of a matrix of size 120"),
         ({"start": jnp.ones(3)}, r"shape \(3,\); expected \(120,\)"),
         ({"start": jnp.full(120, jnp.nan)}, "start is not finite"),
+        ({"k": 4, "budget": 3}, "budget=3 products for k=4; expected at least 3 and k"),
         ({"rtol": 0.0}, "rtol=0.0 is out of reach of products in float64"),
         ({"rtol": float("nan")}, "rtol=nan is out of reach"),
     ],

@@ -245,6 +245,7 @@ def test_times_at_which_rounding_decides_are_refused():
 
 
 @pytest.mark.parametrize("vectors", [15, 24])
+@pytest.mark.slow
 def test_intervals_are_halved_where_the_krylov_space_is_too_small(monkeypatch, vectors):
     monkeypatch.setattr(exponential, "_VECTORS", vectors)
     grid = Grid(-4.0, 4.0, 60)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from thalweg import cli, landscapes
+from thalweg import cli, landscapes, papers
 from thalweg.compare import networks
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +52,10 @@ def test_the_commands_are_ones_there_are(line):
         options = {word for word in words if word.startswith("--")}
         known = typer.main.get_command(cli.app).commands[words[0]].params
         assert options <= {name for parameter in known for name in parameter.opts}
+    elif words[0] == "train":
+        assert (ROOT / words[1]).is_file()
+    elif words[0] == "reproduce":
+        assert papers.chosen([words[1]])
     else:
         assert words[0] in ("problems", "datasets")
 

@@ -191,7 +191,14 @@ DYNAMICS = {
 SORTING = {"reshuffled"}
 
 
-@pytest.mark.parametrize("name", DYNAMICS)
+# Draws by group are the largest programs: ten seconds each to compile.
+DEAR = {"groups", "kept groups"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name for name in DYNAMICS],
+)
 def test_both_routes_give_the_same_paths(name, all_batched):
     options = {"steps": 20, "key": KEY, "chains": 40}
     start = START if "groups" in name else START[:1]

