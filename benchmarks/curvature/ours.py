@@ -1,11 +1,11 @@
 """What is measured of Thalweg, and of plain JAX beside it."""
 
 import ctypes
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from thalweg.models import mlp, squared_error, supervised
 
 Piece = Callable[[], dict[str, Any]]
 KEY = jax.random.key(0)
+_SETTLED_S = 0.2
 # Samples at once in the products sample by sample.
 _AT_ONCE = {"multilayer": 32, "conv": 8}
 
@@ -35,17 +36,15 @@ def vector(params: Any) -> jax.Array:
 
 @contextmanager
 def peak() -> Iterator[list[int]]:
-    """Bytes that were held at most inside this context beyond those before; Linux alone."""
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before, found = _status("VmRSS"), [0]
+    """Bytes that were held at most inside this context beyond those before: see peak.c."""
+    counter, found = ctypes.CDLL(None), [0]
+    counter.peak_bytes.restype = ctypes.c_long
+    # XLA gives back what the last call held a moment after its result is there.
+    gc.collect()
+    time.sleep(_SETTLED_S)
+    counter.peak_begin()
     yield found
-    found[0] = _status("VmHWM") - before
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(x for x in lines if x.startswith(name)).split()[1])
+    found[0] = counter.peak_bytes()
 
 
 def question(answer: Callable[[Case], Callable[[], Any]]) -> Callable[..., Piece]:

@@ -27,6 +27,6 @@ from thalweg.curvature.samples import sample_frobenius as sample_frobenius
 from thalweg.curvature.samples import sample_hessian_norms as sample_hessian_norms
 from thalweg.curvature.samples import sample_traces as sample_traces
 from thalweg.curvature.sums import Batches as Batches
-from thalweg.curvature.traces import Estimate as Estimate
 from thalweg.curvature.traces import frobenius as frobenius
 from thalweg.curvature.traces import trace as trace
+from thalweg.estimate import Estimate as Estimate

@@ -9,8 +9,9 @@ from jaxtyping import Array, Float, Key
 
 from thalweg.curvature.krylov import Krylov
 from thalweg.curvature.operator import Operator
-from thalweg.curvature.traces import Estimate, signs
+from thalweg.curvature.traces import signs
 from thalweg.errors import InputError
+from thalweg.estimate import Estimate
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +92,8 @@ def spectral_density(
         weights=weights,
         largest=_end(nodes[:, -1], residuals[:, -1], int(np.argmax(nodes[:, -1]))),
         smallest=_end(nodes[:, 0], residuals[:, 0], int(np.argmin(nodes[:, 0]))),
-        trace=Estimate(float(mean), float(spread), math.nan, probes, True),
-        frobenius=Estimate(norm, float(other) / (2 * norm or 1.0), math.nan, probes, True),
+        trace=Estimate(float(mean), float(spread), probes),
+        frobenius=Estimate(norm, float(other) / (2 * norm or 1.0), probes),
         size=operator.size,
     )
 
@@ -109,7 +110,7 @@ def _quadrature(
 
 
 def _end(values: np.ndarray, residuals: np.ndarray, place: int) -> Estimate:
-    return Estimate(float(values[place]), float(residuals[place]), math.nan, len(values), True)
+    return Estimate(float(values[place]), float(residuals[place]), len(values))
 
 
 def _mean(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

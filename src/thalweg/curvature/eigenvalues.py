@@ -24,6 +24,8 @@ _BUDGET = 600
 _FRESH = 0.05
 # Before so many products a small residual is chance.
 _FEWEST = 3
+# Residuals by recurrence are believed down to so many roundings.
+_TRUSTED = 1000
 
 
 class Eigenpairs(NamedTuple):
@@ -38,6 +40,7 @@ class Eigenpairs(NamedTuple):
             :math:`s(v^\top A_i v)/\sqrt n` to first order, shape (k,); NaN where the operator has
             no numbers of single samples.
         products: Products that were taken.
+        reached: Whether all residuals are as small as was asked for.
     """
 
     values: Float[Array, " k"]
@@ -45,6 +48,28 @@ class Eigenpairs(NamedTuple):
     residuals: Float[Array, " k"]
     data_errors: Float[Array, " k"]
     products: int
+    reached: bool
+
+    @property
+    def brackets(self) -> Float[Array, "k 2"]:
+        """Between which numbers an eigenvalue lies, for each."""
+        return jnp.stack([self.values - self.residuals, self.values + self.residuals], axis=1)
+
+    def checked(self) -> "Eigenpairs":
+        """Itself.
+
+        Raises:
+            InputError: The accuracy asked for was not reached.
+        """
+        if self.reached:
+            return self
+        worst = int(jnp.argmax(self.residuals))
+        low, high = map(float, self.brackets[worst])
+        raise InputError(
+            f"after {self.products} products eigenvalue {worst + 1} of {len(self.values)} is "
+            f"between {low:.6g} and {high:.6g}, which is not the accuracy asked for; raise rtol "
+            "or lower the number of eigenvalues"
+        )
 
 
 def top_eigenvalues(
@@ -54,6 +79,7 @@ def top_eigenvalues(
     rtol: float = 1e-3,
     start: Float[Array, "size ..."] | None = None,
     largest: bool = True,
+    budget: int | None = None,
 ) -> Eigenpairs:
     r"""The k largest (or smallest) eigenvalues of an operator, by Lanczos' method with restarts.
 
@@ -65,14 +91,19 @@ def top_eigenvalues(
             times :math:`|\lambda|` over the gap to its neighbours. For the smallest eigenvalues
             the residual is measured against the spread :math:`\lambda_{\max} - \lambda_{\min}`
             instead, since these are often nearly zero.
-        start: A guess, for instance eigenvectors at a point nearby, a vector or columns; a fixed
-            random vector unless given.
+        start: A guess, for instance eigenvectors at a point nearby, a vector or columns. Unless
+            given a fixed random vector, and with as large a part the gradient for the largest
+            eigenvalues of a Hessian: in training it soon leans to them.
         largest: The largest eigenvalues, in descending order; the smallest, ascending, if False.
+        budget: The most products, 600 for each eigenvalue unless given. If they are not enough the
+            answer has ``reached`` False and the residuals that there are; its ``checked()``
+            raises then.
 
     Up to size 64, or for more than a third of the spectrum, the matrix is written out and
     diagonalised: exact, at ``size`` products. Otherwise products are taken until the residuals are
-    small, at least three, and k more check the residuals; in each, the remainder is freed of the
-    vectors kept, at most 30 + 2k of them.
+    small, at least three; in each, the remainder is freed of the vectors kept, at most 30 + 2k of
+    them. The residuals are those of the recurrence, right to some tens of roundings of
+    :math:`|A|`; if less than a thousand roundings are asked for, k more products measure them.
 
     As with any method of products, an eigenvalue whose vector the start has no part of is missed,
     which for a random start has probability zero, and of a repeated one a single copy is found
@@ -82,22 +113,23 @@ def top_eigenvalues(
 
     Raises:
         InputError: k outside 1..size, a start of another size, an rtol that the type of the
-            products cannot reach, products that are not finite, or no convergence within 600
-            products for each eigenvalue.
+            products cannot reach, a budget below k, or products that are not finite.
     """
-    _check(operator, k, rtol, start)
+    _check(operator, k, rtol, start, budget)
     if operator.size <= max(DENSE_SIZE, 3 * k):
         return _dense(operator, k, largest)
-    space = Krylov(operator, _guess(operator.size, start), _ROOM + 2 * k)
+    space = Krylov(operator, _guess(operator, start, largest), _ROOM + 2 * k)
+    measured = rtol < _TRUSTED * float(jnp.finfo(operator.dtype).eps)
     while True:
         space.extend()
         found = space.ritz()
         order = np.argsort(-found.values if largest else found.values)
         tried = space.count >= k and space.products >= _FEWEST
-        if tried and _small(found, order[:k], rtol, largest):
-            return _checked(space, found, order[:k])
-        if space.products >= _BUDGET * k:
-            raise InputError(_unfinished(space, found, order[:k], rtol))
+        scale = np.abs(found.values[order[:k]]) if largest else np.ptp(found.values)
+        # The zero matrix has no residual and no scale.
+        small = tried and bool(np.all(found.residuals[order[:k]] <= rtol * scale / (1 + measured)))
+        if small or space.products >= (budget or _BUDGET * k):
+            return _found(space, found, order[:k], rtol * scale if measured else None, small)
         if space.full:
             space.restart(order[: k + _ROOM // 2])
 
@@ -109,8 +141,13 @@ def sharpness(
     rtol: float = 1e-3,
     start: Float[Array, " size"] | None = None,
 ) -> Float[Array, ""]:
-    r"""The sharpness :math:`\lambda_{\max}(H)`; options as for :func:`top_eigenvalues`."""
-    return top_eigenvalues(hessian(problem, params), rtol=rtol, start=start).values[0]
+    r"""The sharpness :math:`\lambda_{\max}(H)`; options as for :func:`top_eigenvalues`.
+
+    Raises:
+        InputError: As there, or the accuracy is not reached.
+    """
+    found = top_eigenvalues(hessian(problem, params), rtol=rtol, start=start)
+    return found.checked().values[0]
 
 
 def nonuniformity(
@@ -124,15 +161,12 @@ def nonuniformity(
 
     With the square root, as in the figures of Wu, Ma and E (2018); their text leaves it out.
     Options as for :func:`top_eigenvalues`.
+
+    Raises:
+        InputError: As there, or the accuracy is not reached.
     """
     top = top_eigenvalues(nonuniformity_operator(problem, params), rtol=rtol, start=start)
-    return jnp.sqrt(jnp.maximum(top.values[0], 0))
-
-
-def _small(found: Ritz, chosen: np.ndarray, rtol: float, largest: bool) -> bool:
-    scale = np.abs(found.values[chosen]) if largest else np.ptp(found.values)
-    # The zero matrix has no residual and no scale.
-    return bool(np.all(found.residuals[chosen] <= rtol * scale))
+    return jnp.sqrt(jnp.maximum(top.checked().values[0], 0))
 
 
 def _dense(operator: Operator, k: int, largest: bool) -> Eigenpairs:
@@ -140,28 +174,40 @@ def _dense(operator: Operator, k: int, largest: bool) -> Eigenpairs:
     check_finite(matrix)
     values, vectors = np.linalg.eigh(matrix)
     chosen = slice(None, -k - 1, -1) if largest else slice(k)
-    found = matrix @ vectors[:, chosen] - values[chosen] * vectors[:, chosen]
-    return _pairs(operator, values[chosen], vectors[:, chosen], found, operator.size)
+    values, vectors = values[chosen], vectors[:, chosen]
+    residuals = np.linalg.norm(matrix @ vectors - values * vectors, axis=0)
+    return _pairs(operator, values, vectors, residuals, operator.size, True)
 
 
-def _checked(space: Krylov, found: Ritz, chosen: np.ndarray) -> Eigenpairs:
-    """With residuals by products, in which the rounding of the space shows."""
+def _found(
+    space: Krylov, found: Ritz, chosen: np.ndarray, limit: np.ndarray | None, reached: bool
+) -> Eigenpairs:
+    """The answer; with a limit, residuals by products, in which the rounding of the space shows."""
     values, vectors = found.values[chosen], space.vectors(found.mixing[:, chosen])
-    misses = space.operator.matmat(vectors) - vectors * values
-    products = space.products + len(chosen)
-    return _pairs(space.operator, values, vectors, misses, products)
+    residuals, products = found.residuals[chosen], space.products
+    if limit is not None:
+        misses = space.operator.matmat(vectors) - vectors * values
+        residuals, products = np.linalg.norm(misses, axis=0), products + len(chosen)
+        reached = reached and bool(np.all(residuals <= limit))
+    return _pairs(space.operator, values, vectors, residuals, products, reached)
 
 
 def _pairs(
-    operator: Operator, values: np.ndarray, vectors: np.ndarray, misses: np.ndarray, products: int
+    operator: Operator,
+    values: np.ndarray,
+    vectors: np.ndarray,
+    residuals: np.ndarray,
+    products: int,
+    reached: bool,
 ) -> Eigenpairs:
-    residuals, errors = np.linalg.norm(misses, axis=0), _data_errors(operator, vectors)
+    errors = _data_errors(operator, vectors)
     return Eigenpairs(
         values=jnp.asarray(values, operator.dtype),
         vectors=jnp.asarray(vectors, operator.dtype),
         residuals=jnp.asarray(residuals, operator.dtype),
         data_errors=jnp.asarray(errors, operator.dtype),
         products=products,
+        reached=reached,
     )
 
 
@@ -186,29 +232,32 @@ def data_error(values: Array, weights: Array) -> float:
     return math.sqrt(a**2 @ np.square(x - a @ x) / room)
 
 
-def _guess(size: int, start: Array | None) -> np.ndarray:
+def _guess(operator: Operator, start: Array | None, largest: bool) -> np.ndarray:
     # Random, for a vector with a pattern may be orthogonal to the eigenvector sought; fixed.
-    random = np.random.default_rng(0).standard_normal(size)
-    if start is None:
+    dtype = np.result_type(np.float32, operator.dtype)
+    random = np.random.default_rng(0).standard_normal(operator.size, dtype)
+    random /= np.linalg.norm(random)
+    if start is not None:
+        return _units(start).sum(axis=1) + _FRESH * random
+    if operator.guess is None or not largest:
         return random
-    known = np.asarray(start, dtype=float).reshape(size, -1)
-    known = known / np.maximum(np.linalg.norm(known, axis=0), np.finfo(float).tiny)
-    return known.sum(axis=1) + _FRESH * random / np.linalg.norm(random)
+    return _units(operator.guess())[:, 0] + random
 
 
-def _unfinished(space: Krylov, found: Ritz, chosen: np.ndarray, rtol: float) -> str:
-    values, residuals = found.values[chosen], found.residuals[chosen]
-    worst = int(np.argmax(residuals))
-    return (
-        f"after {space.products} products eigenvalue {worst + 1} of {len(chosen)} is between "
-        f"{values[worst] - residuals[worst]:.6g} and {values[worst] + residuals[worst]:.6g}, which "
-        f"is not yet rtol={rtol:g}; raise rtol or lower k"
-    )
+def _units(vectors: Array) -> np.ndarray:
+    """Columns of length 1, where they have a length."""
+    columns = np.asarray(vectors).reshape(vectors.shape[0], -1)
+    check_finite(columns)
+    return columns / np.maximum(np.linalg.norm(columns, axis=0), np.finfo(columns.dtype).tiny)
 
 
-def _check(operator: Operator, k: int, rtol: float, start: Array | None) -> None:
+def _check(
+    operator: Operator, k: int, rtol: float, start: Array | None, budget: int | None
+) -> None:
     if not 1 <= k <= operator.size:
         raise InputError(f"k={k} eigenvalues of a matrix of size {operator.size}; expected 1..size")
+    if budget is not None and budget < max(k, _FEWEST):
+        raise InputError(f"budget={budget} products for k={k}; expected at least {_FEWEST} and k")
     if start is not None and start.shape[:1] != (operator.size,):
         raise InputError(
             f"start has shape {start.shape}; expected ({operator.size},), or columns of this "

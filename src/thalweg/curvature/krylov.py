@@ -8,6 +8,8 @@ from jaxtyping import Float
 
 from thalweg.curvature.operator import Operator, check_finite
 
+# Vectors for which there is room at first: most searches take no more.
+_FIRST = 8
 # A remainder that kept less of its length in a pass is freed once more: what the basis lacks of
 # being orthogonal grows by the share taken off over the share kept, with each product.
 _KEPT = 0.7
@@ -42,7 +44,7 @@ class Krylov:
 
     def __init__(self, operator: Operator, start: Float[np.ndarray, " size"], room: int):
         self.operator, self.room, self.products = operator, min(room, operator.size), 0
-        self._basis = np.empty((self.room + 1, operator.size), dtype=operator.dtype)
+        self._basis = np.empty((min(self.room + 1, _FIRST), operator.size), dtype=operator.dtype)
         self._matrix = np.zeros((self.room, self.room))
         self._basis[0] = start / np.linalg.norm(start)
         self.count, self.rest = 0, np.inf
@@ -75,6 +77,10 @@ class Krylov:
             size = left
         self._matrix[k, : k + 1] = self._matrix[: k + 1, k] = parts
         self.count, self.rest = k + 1, float(left)
+        if k + 1 == len(self._basis):
+            whole = np.empty((self.room + 1, self.operator.size), dtype=self._basis.dtype)
+            whole[: k + 1] = self._basis
+            self._basis = whole
         self._basis[k + 1] = product / left if self._goes_on() else self._fresh(k + 1)
 
     def ritz(self) -> Ritz:

@@ -31,12 +31,15 @@ class Operator:
         along: For a mean of matrices of samples, the numbers :math:`v^\top A_i v` of all of them
             and their weights :math:`a_i`, shapes (n,); None if it is no mean, or the samples are
             not at hand. Estimates get their data error from it.
+        guess: A vector that leans towards the leading eigenvectors, from which a search begins
+            unless it is told where; None if nothing is known.
     """
 
     apply: Callable[[Array], Array]
     size: int
     dtype: Any
     along: Callable[[Array], tuple[Array, Array]] | None = None
+    guess: Callable[[], Array] | None = None
 
     def matvec(self, vector: Float[Array, " size"]) -> Float[Array, " size"]:
         """The product with a vector; traceable, and compiled once for all points of a problem.

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 from thalweg.curvature.convolutions import with_small_kernels
 from thalweg.curvature.hessians import curvatures, hessian
 from thalweg.curvature.operator import Operator, check_finite, check_point, check_size
-from thalweg.curvature.sums import Source, Term, stacked, summed
+from thalweg.curvature.sums import Source, Term, halved, stacked, summed
 from thalweg.errors import InputError
 from thalweg.gradnorms import squared_gradient_norms
 from thalweg.problem import Loss, Params
@@ -51,8 +51,10 @@ def nonuniformity_operator(problem: Source, params: Params) -> Operator:
     size, dtype = check_point(problem, params)
     mean = hessian(problem, params)
 
+    pieces = halved(problem)
+
     def apply(vector: Array) -> Array:
-        return summed(_square_term, problem, params, vector) - mean.apply(mean.apply(vector))
+        return summed(_square_term, pieces, params, vector) - mean.apply(mean.apply(vector))
 
     return Operator(apply, size, dtype)
 

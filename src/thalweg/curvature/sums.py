@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from thalweg.problem import FiniteSum, Loss, Params
 
 # term(loss, params, data, weights, *more): the sum over the samples of data with these weights.
 Term = Callable[..., Any]
+
+# Below so many samples a chunk is not halved: its arrays are small beside the parameters.
+_HALVED = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +95,10 @@ def summed(term: Term, source: Source, params: Params, *more: Any) -> Any:
     if isinstance(source, FiniteSum) and (source.n <= source.chunk_size or _traced(params, more)):
         return _at_once(term, source, params, more)
     total, mass = None, 0.0
-    for data, weights, share in _parts(source):
-        part = _part(term, source.loss, params, data, weights, more)
-        total = part if total is None else jax.tree.map(jnp.add, total, part)
-        mass += share
+    for part in parts(source):
+        own = _part(term, source.loss, params, part.data, part.weights, more)
+        total = own if total is None else jax.tree.map(jnp.add, total, own)
+        mass += part.mass
     return jax.tree.map(lambda x: x / mass, total)
 
 
@@ -107,9 +111,10 @@ def stacked(function: Term, source: Source, params: Params, *more: Any) -> tuple
     if isinstance(source, FiniteSum) and (source.n <= source.chunk_size or _traced(params, more)):
         return _numbers_at_once(function, source, params, more), source.weights
     numbers, weights = [], []
-    for data, share, _ in _parts(source):
-        numbers.append(_numbers(function, source.loss, params, data, more))
-        weights.append(share)
+    for part in parts(source):
+        own = _numbers(function, source.loss, params, part.data, more)
+        numbers.append(own[part.repeated :])
+        weights.append(part.weights[part.repeated :])
     together = jnp.concatenate(weights)
     return jnp.concatenate(numbers), together / jnp.sum(together)
 
@@ -132,17 +137,48 @@ def has_slopes(source: Source, params: Params) -> bool:
     return True
 
 
-def _parts(source: Source) -> Iterator[tuple[Any, Array, float]]:
-    """Data, weights, and what is to be added up for the total to be divided by."""
+class Part(NamedTuple):
+    """Some samples.
+
+    Attributes:
+        data: A pytree with a leading axis.
+        weights: Zero for samples that an earlier part has, too.
+        mass: What is to be added up for the total to be divided by.
+        repeated: How many samples at the beginning an earlier part has.
+    """
+
+    data: Any
+    weights: Array
+    mass: float
+    repeated: int
+
+
+def parts(source: Source) -> Iterator[Part]:
+    """The samples in batches, or in chunks of one size, so that one program serves them all."""
     if isinstance(source, Batches):
         for batch in source.batches:
             count = jax.tree.leaves(batch)[0].shape[0]
-            yield jax.tree.map(jnp.asarray, batch), jnp.ones(count), float(count)
+            yield Part(jax.tree.map(jnp.asarray, batch), jnp.ones(count), float(count), 0)
         return
-    for first in range(0, source.n, source.chunk_size):
-        part = slice(first, first + source.chunk_size)
+    count = -(-source.n // source.chunk_size)
+    size = -(-source.n // count)
+    for k in range(count):
+        first = min(k * size, source.n - size)
+        repeated = k * size - first
+        part = slice(first, first + size)
         data = jax.tree.map(lambda x, part=part: x[part], source.data)
-        yield data, source.weights[part], 1.0 if first == 0 else 0.0
+        weights = jnp.where(jnp.arange(size) < repeated, 0, source.weights[part])
+        yield Part(data, weights, 1.0 if k == 0 else 0.0, repeated)
+
+
+def halved(source: Source) -> Source:
+    """The same in chunks half as large, for work that holds a few times what a gradient does."""
+    if not isinstance(source, FiniteSum) or min(source.n, source.chunk_size) < _HALVED:
+        return source
+    # A copy, for a new problem would look through all data again.
+    smaller = copy(source)
+    smaller.chunk_size = -(-min(source.n, source.chunk_size) // 2)
+    return smaller
 
 
 def _traced(*trees: Any) -> bool:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -12,29 +11,10 @@ from jaxtyping import Array, Key
 from thalweg.curvature.eigenvalues import data_error
 from thalweg.curvature.operator import DENSE_SIZE, Operator, check_finite
 from thalweg.errors import InputError
+from thalweg.estimate import Estimate
 
 # Probes before the spread of their values is believed.
 _FEWEST = 10
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its errors.
-
-    Attributes:
-        value: The estimate.
-        error: Its standard error by the probes; zero if it is exact.
-        data_error: The standard error because the samples are a sample: what other n samples of
-            the same population would change. NaN where it is not known.
-        probes: Random vectors used.
-        reached: Whether ``error`` is as small as was asked for.
-    """
-
-    value: float
-    error: float
-    data_error: float
-    probes: int
-    reached: bool
 
 
 def trace(
@@ -70,7 +50,7 @@ def trace(
         return samples.add(*operator.along(probe))
 
     mean, error, probes = _averaged(operator, value, key, budget, lambda m, e: e <= rtol * abs(m))
-    return Estimate(mean, error, samples.error(), probes, error <= rtol * abs(mean))
+    return Estimate(mean, error, probes, samples.error(), error <= rtol * abs(mean))
 
 
 def frobenius(
@@ -92,7 +72,7 @@ def frobenius(
     mean, error, probes = _averaged(operator, value, key, budget, lambda m, e: e <= 2 * rtol * m)
     norm = math.sqrt(mean)
     error = error / (2 * norm) if norm > 0 else 0.0
-    return Estimate(norm, error, math.nan, probes, error <= rtol * norm)
+    return Estimate(norm, error, probes, reached=error <= rtol * norm)
 
 
 def signs(key: Key[Array, ""], operator: Operator) -> Array:
@@ -142,7 +122,7 @@ def _averaged(
 
 def _exact(value: float, data_error: float) -> Estimate:
     check_finite(np.asarray(value))
-    return Estimate(value, 0.0, data_error, 0, True)
+    return Estimate(value, data_error=data_error)
 
 
 def _diagonal_error(operator: Operator) -> float:

@@ -14,6 +14,7 @@ Where the samples' gradients do not vanish, the mean-square threshold decides wh
 around the minimum stays bounded (:func:`limit_covariance`).
 """
 
+from thalweg.estimate import Estimate as Estimate
 from thalweg.stability.almost_sure import almost_sure_threshold as almost_sure_threshold
 from thalweg.stability.assessment import Assessment as Assessment
 from thalweg.stability.assessment import assess as assess
@@ -24,7 +25,6 @@ from thalweg.stability.condition import Rectangle as Rectangle
 from thalweg.stability.condition import rectangle as rectangle
 from thalweg.stability.condition import sufficient_condition as sufficient_condition
 from thalweg.stability.condition import sufficient_threshold as sufficient_threshold
-from thalweg.stability.estimate import Estimate as Estimate
 from thalweg.stability.following import Followed as Followed
 from thalweg.stability.following import follow as follow
 from thalweg.stability.forms import StepBounds as StepBounds

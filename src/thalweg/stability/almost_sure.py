@@ -6,8 +6,8 @@ from jaxtyping import Array, Float
 from scipy.optimize import brentq
 
 from thalweg.errors import InputError
+from thalweg.estimate import Estimate
 from thalweg.stability.batches import Family, batch_factor, checked
-from thalweg.stability.estimate import Estimate
 from thalweg.stability.lyapunov import RandomProduct, random_product
 from thalweg.stability.moments import SecondMoments
 
@@ -52,17 +52,18 @@ def almost_sure_threshold(
     family = checked(hessians)
     moments = SecondMoments(family)
     if moments.indefinite:
-        return Estimate(0.0, 0.0)
+        return Estimate(0.0)
     product = random_product(family, batch_size, replace, key, chains, steps)
     if product.size == 0:
-        return Estimate(math.inf, 0.0)
+        return Estimate(math.inf)
     factor = batch_factor(hessians.shape[0], batch_size, replace)
     low, high = _crossing(product, _start(moments, family, factor))
     root = _root(product, low, high)
     if product.exact:
-        return Estimate(root, 0.0)
+        return Estimate(root)
     rise = product.exponent(root * (1 + _SLOPE)).value - product.exponent(root * (1 - _SLOPE)).value
-    return Estimate(root, 2 * _SLOPE * root * product.exponent(root).error / abs(rise))
+    error = 2 * _SLOPE * root * product.exponent(root).error / abs(rise)
+    return Estimate(root, error, chains)
 
 
 def _start(moments: SecondMoments, family: Family, factor: float) -> float:

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg.errors import InputError
+from thalweg.estimate import Estimate
 from thalweg.gradnorms import problem_gradient_norms, squared_norm
 from thalweg.problem import FiniteSum, Params
 from thalweg.stability.batch_sharpness import batch_sharpness
 from thalweg.stability.batches import check_step, problem_factor
-from thalweg.stability.estimate import Estimate
 from thalweg.stability.forms import Forms, Spectra, forms, spectra
 from thalweg.stability.mean_square import smallest_batch
 from thalweg.stability.moments import Bracket, SecondMoments
@@ -126,12 +126,12 @@ class Assessment(NamedTuple):
                 "step is stable"
             )
         if not self.interpolates:
-            height = f"{self.excess_loss:.4g}" if math.isfinite(self.excess_loss) else "no bound"
+            height = f"; its mean height above the minimum is {self.excess_loss:.4g}"
             found.append(
                 "the samples disagree: the norms of their gradients are "
                 f"{self.mean_sample_gradient:.4g} in the mean, {self.max_sample_gradient:.4g} at "
-                "most; SGD does not come to rest, the threshold bounds its noise, whose mean "
-                f"height above the minimum is {height}"
+                "most; SGD does not come to rest here, and its noise has a bound below the "
+                f"threshold only{height if math.isfinite(self.excess_loss) else ''}"
             )
         return tuple(found)
 

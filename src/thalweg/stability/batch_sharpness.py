@@ -9,11 +9,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from thalweg.errors import InputError
+from thalweg.estimate import Estimate
 from thalweg.problem import FiniteSum, Params
 from thalweg.random import Stream
 from thalweg.sampling.minibatch import Minibatch
 from thalweg.stability.batches import problem_factor
-from thalweg.stability.estimate import Estimate
 
 
 def batch_sharpness(
@@ -51,7 +51,8 @@ def batch_sharpness(
             f"the gradients of {int((~np.isfinite(values)).sum())} of {batches} batches vanish or "
             "are not finite; expected a point away from interpolating minima"
         )
-    return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(batches)))
+    error = float(values.std(ddof=1) / np.sqrt(batches))
+    return Estimate(float(values.mean()), error, batches)
 
 
 @partial(jax.jit, static_argnames=("sampler", "batches"))

@@ -66,7 +66,7 @@ def sufficient_condition(
     operator = operator_at(
         _sufficient_product, problem, params, jnp.asarray(step), jnp.asarray(factor)
     )
-    return float(top_eigenvalues(operator, rtol=rtol).values[0])
+    return float(top_eigenvalues(operator, rtol=rtol).checked().values[0])
 
 
 def sufficient_threshold(

@@ -128,9 +128,10 @@ def spectra(
         raise InputError(f"directions={directions}; expected at least 1 eigenvector")
     curved, uneven = hessian(problem, params), nonuniformity_operator(problem, params)
     k = min(directions, curved.size)
-    top = top_eigenvalues(curved, k, start=starts[0])
+    top = top_eigenvalues(curved, k, start=starts[0]).checked()
     along = sample_curvatures(problem, params, top.vectors[:, 0])
-    return Spectra(curved, uneven, top, top_eigenvalues(uneven, k, start=starts[1]), along)
+    other = top_eigenvalues(uneven, k, start=starts[1]).checked()
+    return Spectra(curved, uneven, top, other, along)
 
 
 def forms(found: Spectra, weights: Array) -> Forms:

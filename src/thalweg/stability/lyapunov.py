@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from thalweg.errors import InputError
+from thalweg.estimate import Estimate
 from thalweg.problem import FiniteSum
 from thalweg.random import Stream
 from thalweg.sampling.minibatch import Minibatch
 from thalweg.stability.batches import Family, batch_factor, check_step, checked
-from thalweg.stability.estimate import Estimate
 
 # In one dimension the exponent is a sum over all draws of a batch, up to so many.
 _LISTED = 1_000_000
@@ -71,17 +71,18 @@ class RandomProduct:
     def exponent(self, step: float) -> Estimate:
         """The exponent at a step."""
         if self.size == 0:
-            return Estimate(0.0, 0.0)
+            return Estimate(0.0)
         if self._draws is not None:
             means, probabilities = self._draws
             with np.errstate(divide="ignore"):  # a step of exactly 1/h ends the path at once
                 logs = np.log(np.abs(1 - step * means))
-            return Estimate(float(probabilities @ logs), 0.0)
+            return Estimate(float(probabilities @ logs))
         rates = _growth(
             self.problem, jnp.asarray(step), self.key, self.sampler, self.chains, self.steps
         )
         values = np.asarray(rates)
-        return Estimate(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
+        error = float(values.std(ddof=1) / np.sqrt(self.chains))
+        return Estimate(float(values.mean()), error, self.chains)
 
     def _means(self) -> tuple[np.ndarray, np.ndarray]:
         outcomes = self.sampler.outcomes(self.problem, jnp.zeros(1))

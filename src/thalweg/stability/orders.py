@@ -12,8 +12,8 @@ from scipy.optimize import brentq
 from scipy.sparse.linalg import LinearOperator, eigs
 
 from thalweg.errors import InputError
+from thalweg.estimate import Estimate
 from thalweg.stability.batches import Family, batch_factor, check_step, checked
-from thalweg.stability.estimate import Estimate
 from thalweg.stability.moments import Congruence, SecondMoments
 
 # Floating-point operations up to which the mean over all orders is summed exactly.
@@ -69,9 +69,9 @@ def reshuffled_threshold(
     root = _first_unstable(lambda step: passes.radius(step).value, family)
     at = passes.radius(root).error if 0 < root < math.inf else 0.0
     if at == 0:
-        return Estimate(root, 0.0)
+        return Estimate(root)
     rise = passes.radius(root * (1 + _SLOPE)).value - passes.radius(root * (1 - _SLOPE)).value
-    return Estimate(root, at * 2 * _SLOPE * root / abs(rise))
+    return Estimate(root, at * 2 * _SLOPE * root / abs(rise), _ORDERS)
 
 
 def cyclic_radius(hessians: Float[Array, "n d d"], step: float, batch_size: int) -> float:
@@ -119,7 +119,7 @@ class _Passes:
         d = self.matrices.shape[1]
         if self.exact:
             mean = _mean_over_orders(self.matrices, self.size, step)
-            return Estimate(float(np.abs(np.linalg.eigvals(mean)).max()), 0.0)
+            return Estimate(float(np.abs(np.linalg.eigvals(mean)).max()))
         products = np.broadcast_to(np.eye(d), (_ORDERS, d, d))
         for place in range(self.means.shape[1]):
             products = products - step * self.means[:, place] @ products
@@ -129,7 +129,7 @@ class _Passes:
         # d rho = <Y, dQ X> / <Y, X>, with Y the eigenmatrix of the adjoint.
         values = np.einsum("ab,nbc,cd,nad->n", left, products, right, products, optimize=True)
         error = values.std(ddof=1) / math.sqrt(_ORDERS) / np.sum(left * right)
-        return Estimate(value, float(error))
+        return Estimate(value, float(error), _ORDERS)
 
 
 def _perron(apply: Congruence, rows: int) -> tuple[float, np.ndarray]:

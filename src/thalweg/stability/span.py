@@ -176,7 +176,8 @@ def first_span(problem: FiniteSum, params: Params, first: int | Spectra) -> Span
         basis = np.eye(flat.size)
     else:
         basis = (spectra(problem, params, first) if isinstance(first, int) else first).basis
-    lowest = float(top_eigenvalues(hessian(problem, params), largest=False).values[0])
+    ends = top_eigenvalues(hessian(problem, params), largest=False)
+    lowest = float(ends.checked().values[0])
     hessians = restricted_hessians(problem, params, basis, basis)
     return Span(basis, (hessians + hessians.mT) / 2, weights, rounding, lowest)
 
