@@ -129,7 +129,7 @@ def written(tmp_path_factory):
 @pytest.mark.parametrize("change", OTHERS)
 def test_refuses_the_checkpoint_of_another_run(written, change):
     before = written.read_bytes()
-    with pytest.raises(InputError, match="belongs to a run with other arguments; give another"):
+    with pytest.raises(InputError, match="belongs to a run with other arguments"):
         job(10, checkpoint=written, **OTHERS[change])
     assert written.read_bytes() == before
 

@@ -17,6 +17,8 @@ from thalweg.errors import InputError
 # The name of the digest in the file.
 IDENTITY = "identity"
 _SECONDS_BETWEEN = 10.0
+# Of the file: raised where what is saved changes, so that earlier files are refused.
+_FORM = 2
 # What must be free on the disk before the work begins.
 _ROOM = 64 * 2**20
 
@@ -73,8 +75,8 @@ class Checkpoint:
             ) from error
         if identity != self.identity:
             raise InputError(
-                f"the checkpoint {self.path} belongs to a run with other arguments; give another "
-                "file or delete it to start afresh"
+                f"the checkpoint {self.path} belongs to a run with other arguments, or to another "
+                "version of thalweg; give another file or delete it to start afresh"
             )
         return arrays
 
@@ -83,7 +85,7 @@ def fingerprint(tree: Any) -> str:
     """A digest of a pytree: its arrays, options and the names of its functions (not their code)."""
     # The structure names the options; addresses differ from process to process.
     structure = re.sub(r" at 0x[0-9a-f]+", "", str(jax.tree.structure(tree)))
-    digest = hashlib.sha256(structure.encode())
+    digest = hashlib.sha256(f"form {_FORM} {structure}".encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if callable(leaf):
             digest.update(getattr(leaf, "__qualname__", type(leaf).__name__).encode())

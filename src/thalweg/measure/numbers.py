@@ -92,7 +92,10 @@ def numbers(
         "samples": samples,
         "alignment": aligned,
         "exact": {"batch_size": batches[0], **exact._asdict()},
-        "batches": [_of_batch(point, about, b, eta, asked, replace) for b in sorted(batches)],
+        "batches": [
+            _closed(row, exact, step) if row["batch_size"] == batches[0] else row
+            for row in (_of_batch(point, about, b, eta, asked, replace) for b in sorted(batches))
+        ],
     }
 
 
@@ -137,6 +140,15 @@ def _of_batch(
         "critical_batch": own.critical_batch if asked else None,
         "excess_loss": own.excess_loss if asked else None,
     }
+
+
+def _closed(row: dict[str, Any], exact: Any, step: float | None) -> dict[str, Any]:
+    """The row of a batch with the bracket that was closed for it."""
+    low, high = exact.lower, exact.upper
+    stable = None
+    if step is not None and None not in (low, high):
+        stable = True if step <= low else False if step > high else None
+    return {**row, "lower": low, "upper": high, "stable": stable}
 
 
 def _spectrum(H: Operator, probes: int, key: Key[Array, ""]) -> dict[str, Any]:

@@ -38,10 +38,12 @@ def _drawing(one: Mapping[str, Any], picture: Mapping[str, Any]) -> Drawing:
     height = (_ROW if columns == 2 else 62) * rows + _LEGEND * -(-labelled // 2) / 2
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes in grid.flat[len(panels) :]:
-            axes.remove()
-        for axes, panel in zip(grid.flat, panels, strict=False):
+        grid = figure.add_gridspec(rows, columns)
+        for place, panel in enumerate(panels):
+            row, column = divmod(place, columns)
+            # The last of an odd number is as wide as two.
+            alone = place == len(panels) - 1 and column == 0
+            axes = figure.add_subplot(grid[row, slice(None) if alone else column])
             _draw_panel(axes, panel, one["tables"])
         handles: dict[str, Any] = {}
         for axes in figure.axes:
@@ -120,7 +122,7 @@ def _draw_surface(axes: Axes, kind: str, x: Any, y: Any, z: Any) -> None:
     if kind == "image":
         axes.pcolormesh(x, y, values, cmap=GREYS, shading="nearest", rasterized=True)
     else:
-        axes.contour(x, y, values, levels=12, colors="#8C8C8C", linewidths=0.5)
+        axes.contour(x, y, values, levels=12, colors="#8C8C8C", linewidths=0.5, linestyles="solid")
 
 
 def _width(x: Float[np.ndarray, " n"]) -> float:

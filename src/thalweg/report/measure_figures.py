@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from thalweg.report.measure_tables import batch_rows
 from thalweg.report.style import Drawing, numbers
 
 _LINE, _FILL, _POINT, _OTHER = "#0072B2", "#56B4E9", "#D55E00", "#444444"
@@ -40,7 +39,7 @@ def _diagram(result: Mapping[str, Any]) -> Drawing:
         axes.add_patch(
             Rectangle((0, 0), 2, 1, fill=False, edgecolor=_OTHER, linewidth=0.7, linestyle="--")
         )
-        for row in batch_rows(result):
+        for row in result["batches"]:
             _ray(axes, result, row)
         names = ["safe by (4)", "exact threshold"] + ([] if step is None else [f"η = {step:g}"])
         entries = [

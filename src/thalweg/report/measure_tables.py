@@ -14,19 +14,6 @@ def measure_tables(result: Mapping[str, Any]) -> list[Table]:
     return [_thresholds(result), _point(result)]
 
 
-def batch_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The thresholds by batch size; those of the first one from its bracket, which was closed."""
-    exact, step = result["exact"], result["step"]
-    rows = [dict(row) for row in result["batches"]]
-    for row in rows:
-        if row["batch_size"] != exact["batch_size"]:
-            continue
-        low, high = row["lower"], row["upper"] = exact["lower"], exact["upper"]
-        if step is not None and None not in (low, high):
-            row["stable"] = True if step <= low else False if step > high else None
-    return rows
-
-
 def _thresholds(result: Mapping[str, Any]) -> Table:
     asked = result["step"] is not None
     columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
@@ -57,7 +44,7 @@ def _thresholds(result: Mapping[str, Any]) -> Table:
             f". Noise height: the mean loss above the minimum at η = {result['step']:g}, without "
             "a bound (–) where it is unstable"
         )
-    rows = [[cell(row) for _, cell in columns] for row in batch_rows(result)]
+    rows = [[cell(row) for _, cell in columns] for row in result["batches"]]
     return Table("Which steps keep the point", caption + ".", [n for n, _ in columns], rows)
 
 
