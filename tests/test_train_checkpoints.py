@@ -294,7 +294,6 @@ def test_kill_9_at_any_moment(tmp_path):
 
 @pytest.mark.slow  # the import of tensorboardX takes seconds
 def test_tensorboard_gets_the_records(tmp_path):
-    pytest.importorskip("tensorboardX")
     trained(folder=tmp_path, tensorboard=True, **common(steps=20))
     written = list((tmp_path / "tensorboard").iterdir())
     content = b"".join(file.read_bytes() for file in written)

@@ -284,7 +284,7 @@ def test_a_loss_that_is_not_finite_names_step_and_samples():
 def test_gradients_that_are_not_finite_are_found_before_the_loss():
     # The derivative of a root at zero is infinite where the loss is still zero.
     loss = lambda p, c: jnp.sqrt(jnp.abs(p - c))  # noqa: E731
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(TrainingError, match="step 1") as caught:
         train(loss, jnp.array(1.0), np.ones(3), **options(sampler=tw.Minibatch(1), steps=3))
     assert caught.value.step == 1
     assert not np.isfinite(next(iter(caught.value.norms.values())))

@@ -150,13 +150,27 @@ def train(
         if folder is not None:
             identity = identity_of(crew, start, plan, (sampler, scores))
             run_folder = stack.enter_context(RunFolder(Path(folder), identity, save_seconds))
-        history = History(None if run_folder is None else run_folder.metrics)
-        stack.callback(history.close)
-        run = Run(plan, crew, history, run_folder)
-        if tensorboard and run_folder is not None:
-            history.board = Board(run_folder.path / "tensorboard", run.step)
-        run.go(Pace(progress, run.step, steps, size * start.count))
-        return run.training()
+        return _trained(
+            Run(plan, crew, _history(stack, run_folder), run_folder),
+            tensorboard,
+            progress,
+            size * start.count,
+        )
+
+
+def _history(stack: ExitStack, folder: RunFolder | None) -> History:
+    """The records, closed together with the folder they go to."""
+    history = History(None if folder is None else folder.metrics)
+    stack.callback(history.close)
+    return history
+
+
+def _trained(run: Run, tensorboard: bool, progress: Progress | None, samples: int) -> Training:
+    """All steps of a run, of so many samples each."""
+    if tensorboard and run.folder is not None:
+        run.history.board = Board(run.folder.path / "tensorboard", run.step)
+    run.go(Pace(progress, run.step, run.plan.steps, samples))
+    return run.training()
 
 
 def _work(

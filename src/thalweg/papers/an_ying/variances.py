@@ -97,6 +97,15 @@ def _claims(
             "resampling and reweighting leave the mean as it is",
             is_so(worst < _ROUNDING, f"largest difference {worst:.1g}"),
         ),
+        *_claims_on_norms(norms, population, uneven),
+    ]
+
+
+def _claims_on_norms(
+    norms: np.ndarray, population: np.ndarray, uneven: dict[str, float]
+) -> list[Claim]:
+    """What is said of the scheme by gradient norms on this example."""
+    return [
         Claim(
             "section 3",
             "the scheme of section 3, by gradient norms, is that of section 2 on its example",
