@@ -170,7 +170,7 @@ def test_sentences_say_who_what_and_whether_it_pays():
     assert best == "Best test accuracy: RR rolling, B=32, 93 ± 0.2 %."
     assert answer == (
         "RR rolling, B=32: RR would pay here: 1.9 times less variance. Its step took 1.25 "
-        "times as long as that of SGD, B=32: it paid."
+        "times as long as that of SGD, B=32: it saved more variance at the end than it cost time."
     )
     notes = " ".join(result["notes"])
     assert "the ends of SGD, B=32 (-0.5);" in notes

@@ -103,14 +103,15 @@ def _gauged(rows: Sequence[Row]) -> Table:
         ("at the start", lambda row: _ratio(row["gauge"], 0)),
         ("time of a step", lambda row: plain(row["gauge"]["cost_ratio"][-1])),
         ("meas\u00adured", lambda row: plain(row["cost"]["ratio"]) if row["cost"] else MISSING),
-        ("RR pays?", _pays),
+        ("more than time?", _pays),
     ]
     caption = (
         "The gauge, at the places that each row has reached: trace of the covariance of one batch "
         "gradient of SGD and of RR; their ratio; how many times as long a step of RR takes, as the "
         "gauge has it, and as long as that of SGD's own row took here. A row of SGD is compared "
-        "with what rolling scores would do. RR pays where the ratio of variances is larger than "
-        "that of times, the measured one if there is one."
+        "with what rolling scores would do. The last column: is the ratio of variances larger than "
+        "that of times, the measured one if there is one? Whether a loss is reached sooner is "
+        "another question, which the sentences answer."
     )
     return _table("What the gauge saw", caption, columns, gauged)
 
