@@ -41,6 +41,7 @@ SAMPLERS = {
     "all": (tw.Full(), "gradient"),
     "kept": (Reweighted(8, refresh=7, stale="fixed-length"), "loss"),
     "presampled": (Presampled(8), "loss"),
+    "one-pass": (Presampled(8), "gradient"),
     "rolling": (Rolling(8), "loss"),
 }
 # What takes a program of its own for each of its parts, half a minute on a busy machine.

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import jax
 from jaxtyping import Array
 
 from thalweg.errors import InputError
@@ -193,6 +194,12 @@ def _work(
         objective=trained,
         sampler=first,
         score=score,
+        one_pass=(
+            scores == "gradient"
+            and accumulate == 1
+            and trained.apart
+            and not jax.tree.leaves(start.state)
+        ),
         rule=optimizer,
         tuned=tuned,
         accumulate=accumulate,

@@ -34,6 +34,8 @@ class Objective:
         cost: ``cost(outputs, sample)``, what outputs cost, where it is known.
         label_loss: The loss of outputs and label, where a sample is (x, label): labels that it
             cannot take are found before training.
+        apart: Whether ``losses`` are those of ``sample_loss``, sample by sample, for models that
+            keep no state: then one pass can give scores and gradients.
     """
 
     losses: Losses
@@ -41,6 +43,7 @@ class Objective:
     outputs: Callable[[Params, State, Any], Array] | None = None
     cost: Callable[[Array, Any], Array] | None = None
     label_loss: Callable[[Array, Any], Array] | None = None
+    apart: bool = False
 
     @staticmethod
     def of(loss: "Loss | Objective") -> "Objective":
@@ -59,6 +62,7 @@ class Objective:
             _Part(plain, "outputs") if known else None,
             _Part(plain, "cost") if known else None,
             getattr(loss, "loss", None) if known else None,
+            apart=True,
         )
 
     @staticmethod
@@ -75,6 +79,7 @@ class Objective:
             _Part(own, "outputs"),
             _Part(own, "cost"),
             loss,
+            apart=True,
         )
 
     def computed_in(self, dtype: Any) -> "Objective":

@@ -11,7 +11,17 @@ from jaxtyping import Array
 from thalweg.problem import FiniteSum, Params
 from thalweg.sampling import Draw
 from thalweg.sampling.scored import AbstractScored
-from thalweg.train.step import Carry, Member, Setting, Work, drawn, fresh, stream_of, updated
+from thalweg.train.step import (
+    Carry,
+    Member,
+    Setting,
+    Work,
+    drawn,
+    fresh,
+    reused,
+    stream_of,
+    updated,
+)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -111,13 +121,7 @@ def asked(
     work: Work, many: bool, setting: Setting, member: Member, carry: Carry, step: Any
 ) -> Array | None:
     """The samples whose scores a step begins with."""
-
-    def of_member(member: Member, carry: Carry, step: Any) -> Array | None:
-        assert isinstance(work.sampler, AbstractScored)
-        stream = stream_of(setting, member, step)
-        return work.sampler.asks(setting.population, carry.sampler, stream, step)
-
-    return _over_members(many, of_member, 2)(member, carry, step)
+    return _over_members(many, partial(_asked, work, setting), 2)(member, carry, step)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -144,6 +148,25 @@ def drawn_after(
             scores = work.score(carry.params, carry.state, samples)
             state = sampler.told(population, state, index, scores)
         return sampler.drawn(population, state, stream, step), state
+
+    return _over_members(many, of_member, 4)(member, carry, index, samples, step)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def after_candidates(
+    work: Work,
+    many: bool,
+    setting: Setting,
+    member: Member,
+    carry: Carry,
+    index: Array,
+    samples: Any,
+    step: Any,
+) -> Carry:
+    """The carry after a step on some of the candidates that were fetched."""
+
+    def of_member(member: Member, carry: Carry, index: Array, samples: Any, step: Any) -> Carry:
+        return reused(work, setting, member, carry, index, samples, step)
 
     return _over_members(many, of_member, 4)(member, carry, index, samples, step)
 
@@ -223,6 +246,11 @@ def indexed(population: FiniteSum, draw: Draw) -> tuple[Array, Array]:
 
 
 def _step(work: Work, setting: Setting, member: Member, carry: Carry, step: Any) -> Carry:
+    if work.reuses:
+        index = _asked(work, setting, member, carry, step)
+        assert index is not None
+        samples = _fetched(setting.population)(index)
+        return reused(work, setting, member, carry, index, samples, step)
     draw, sampler = drawn(work, setting, member, carry, step, _fetched(setting.population))
     _, weights = indexed(setting.population, draw)
     batch = setting.population.data
@@ -230,6 +258,12 @@ def _step(work: Work, setting: Setting, member: Member, carry: Carry, step: Any)
         batch = setting.population.samples(draw.index)
     batch, weights = jax.lax.optimization_barrier((batch, weights))
     return updated(work, member, carry, sampler, batch, weights, step)
+
+
+def _asked(work: Work, setting: Setting, member: Member, carry: Carry, step: Any) -> Array | None:
+    assert isinstance(work.sampler, AbstractScored)
+    stream = stream_of(setting, member, step)
+    return work.sampler.asks(setting.population, carry.sampler, stream, step)
 
 
 def _fetched(population: FiniteSum) -> Callable[[Array], Any]:

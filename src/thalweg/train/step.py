@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
+from thalweg.gradnorms import scored_with_gradient
 from thalweg.problem import FiniteSum, Params
 from thalweg.random import Stream
 from thalweg.sampling import AbstractSampler, Draw, Full
+from thalweg.sampling.presampled import Presampled
 from thalweg.sampling.scored import AbstractScored
 from thalweg.steps import as_transformation
 from thalweg.train.objective import Objective
@@ -74,6 +76,8 @@ class Work:
         objective: What is trained, in the precision it is computed in.
         sampler: Who draws.
         score: What scores samples, if the sampler asks for scores.
+        one_pass: Whether the pass that scores samples by the norms of their gradients could have
+            the gradient of a step as well: each sample's loss in training is its own.
         rule: An Optax transformation, a schedule or a step, or a function of hyper-parameters that
             returns one.
         tuned: Whether ``rule`` is a function of hyper-parameters.
@@ -85,11 +89,17 @@ class Work:
     objective: Objective
     sampler: AbstractSampler
     score: Score | None
+    one_pass: bool
     rule: Any
     tuned: bool
     accumulate: int
     written_out: bool
     freezes: bool
+
+    @property
+    def reuses(self) -> bool:
+        """Whether gradients come from the pass that scored the candidates."""
+        return self.one_pass and isinstance(self.sampler, Presampled)
 
     def transformation(self, hyper: dict[str, Array]) -> optax.GradientTransformation:
         """The optimiser of a member."""
@@ -150,6 +160,54 @@ def updated(
         step: The number of the step.
     """
     losses, state, gradient = _gradient(work, carry.params, carry.state, batch, weights)
+    moved = _moved(work, member, carry, losses, gradient, step)
+    return _frozen(work, carry, moved._replace(state=state, sampler=sampler))
+
+
+def reused(
+    work: Work,
+    setting: Setting,
+    member: Member,
+    carry: Carry,
+    candidates: Int[Array, " m"],
+    samples: PyTree[Array],
+    step: Any,
+) -> Carry:
+    """The carry after a step of a sampler that keeps nothing, on some of its candidates.
+
+    Their scores and the gradient of those drawn come from one backward pass.
+
+    Args:
+        work: What is done; ``work.reuses``.
+        setting: What members share.
+        member: Who steps.
+        carry: Where it is.
+        candidates: The samples it has asked for.
+        samples: Those samples.
+        step: The number of the step.
+    """
+    sampler, population = work.sampler, setting.population
+    assert isinstance(sampler, AbstractScored)
+    scored = scored_with_gradient(
+        lambda params, sample: work.objective.sample_loss(params, carry.state, sample),
+        carry.params,
+        samples,
+    )
+    # Numbered among themselves, so that the draw says where in the pass its samples are.
+    own = jnp.arange(candidates.size, dtype=jnp.int32)
+    state = sampler.told(population, carry.sampler, own, scored.norms)
+    draw = sampler.drawn(population, state, stream_of(setting, member, step), step)
+    assert draw.index is not None
+    assert draw.weights is not None
+    losses = _weighted(draw.weights, scored.losses[draw.index])
+    gradient = scored.gradient(draw.index, draw.weights)
+    return _frozen(work, carry, _moved(work, member, carry, losses, gradient, step))
+
+
+def _moved(
+    work: Work, member: Member, carry: Carry, losses: Array, gradient: Params, step: Any
+) -> Carry:
+    """The carry after the optimiser's update by a gradient; state and sampler as they were."""
     # Optax relies on standard promotion (Adam raises a number to the power of an integer).
     with jax.numpy_dtype_promotion("standard"):
         updates, optimizer = work.transformation(member.hyper).update(
@@ -158,20 +216,17 @@ def updated(
         params = optax.apply_updates(carry.params, updates)
     first_bad = (carry.bad < 0) & ~jnp.all(jnp.isfinite(losses))
     bad = jnp.where(first_bad, jnp.asarray(step, carry.bad.dtype), carry.bad)
-    after = Carry(
-        params=params,
-        state=state,
-        optimizer=optimizer,
-        sampler=sampler,
-        loss=carry.loss + losses.astype(carry.loss.dtype),
-        bad=bad,
-        active=carry.active,
-    )
+    loss = carry.loss + losses.astype(carry.loss.dtype)
+    return carry._replace(params=params, optimizer=optimizer, loss=loss, bad=bad)
+
+
+def _frozen(work: Work, before: Carry, after: Carry) -> Carry:
+    """The carry after a step, of a member that has stopped the one before it."""
     if not work.freezes:
         return after
-    moves = carry.active & (bad < 0)
-    kept = jax.tree.map(lambda new, old: jnp.where(moves, new, old), after, carry)
-    return kept._replace(bad=jnp.where(carry.active, bad, carry.bad))
+    moves = before.active & (after.bad < 0)
+    kept = jax.tree.map(lambda new, old: jnp.where(moves, new, old), after, before)
+    return kept._replace(bad=jnp.where(before.active, after.bad, before.bad))
 
 
 def fresh(work: Work, setting: Setting, member: Member, params: Params, state: Any) -> Carry:
@@ -222,8 +277,7 @@ def _gradient(
 
     def loss(params: Params, state: Any, part: Any, weights: Array) -> tuple[Array, Any]:
         losses, new = work.objective.losses(params, state, part)
-        precise = losses.astype(jnp.float32) if losses.dtype.itemsize < 4 else losses
-        weighted = weights.astype(precise.dtype) * precise
+        weighted = _weighted(weights, losses)
         return jnp.sum(weighted), (weighted, new)
 
     derivative = jax.grad(loss, has_aux=True)
@@ -244,3 +298,9 @@ def _gradient(
     unroll = work.accumulate if work.written_out else 1
     (gradient, state), losses = jax.lax.scan(add, (nothing, state), parts, unroll=unroll)
     return losses.reshape(-1), state, gradient
+
+
+def _weighted(weights: Array, losses: Array) -> Array:
+    """The weighted losses, in single precision at least."""
+    precise = losses.astype(jnp.float32) if losses.dtype.itemsize < 4 else losses
+    return weights.astype(precise.dtype) * precise

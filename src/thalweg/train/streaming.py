@@ -71,6 +71,12 @@ class Streamed:
         return draw, sampler, asked, samples
 
     def _by_scores(self, carry: Carry, step: Any) -> Carry:
+        if self._work.reuses:
+            asked = programs.asked(*self._static, self._setting, self._member, carry, step)
+            samples = self._source.at(np.asarray(asked))
+            return programs.after_candidates(
+                *self._static, self._setting, self._member, carry, asked, samples, step
+            )
         draw, sampler, asked, samples = self._drawn(carry, step)
         batch = self._found(draw, asked, samples)
         assert isinstance(self._work.sampler, AbstractScored)
