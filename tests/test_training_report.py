@@ -91,6 +91,7 @@ def gauge(ratio, cost, sentence):
         "variance_ratio": (ratio * np.linspace(0.8, 1, 5)).tolist(),
         "variance_ratio_error": [0.05] * 5,
         "cost_ratio": [cost] * 5,
+        "speed_up": [ratio / cost] * 5,
         "pays": [ratio > cost] * 5,
         "sentence": sentence,
     }
@@ -155,7 +156,11 @@ def test_targets_are_where_the_test_loss_of_the_first_row_is_reached():
     assert rolling["target"]["seconds"] == pytest.approx(1.25 / 2)
     assert failed["target"]["step"] is None
     # A run of 1.25 s over one of 1 s.
-    assert rolling["cost"] == {"ratio": pytest.approx(1.25), "like": "SGD, B=32"}
+    assert rolling["cost"] == {
+        "ratio": pytest.approx(1.25),
+        "like": "SGD, B=32",
+        "speed_up": pytest.approx(1.9 / 1.25),
+    }
     assert plain["cost"] is half["cost"] is failed["cost"] is None
 
 
@@ -170,7 +175,7 @@ def test_sentences_say_who_what_and_whether_it_pays():
     assert best == "Best test accuracy: RR rolling, B=32, 93 ± 0.2 %."
     assert answer == (
         "RR rolling, B=32: RR would pay here: 1.9 times less variance. Its step took 1.25 "
-        "times as long as that of SGD, B=32: it saved more variance at the end than it cost time."
+        "times as long as that of SGD, B=32: so 1.52 times as fast."
     )
     notes = " ".join(result["notes"])
     assert "the ends of SGD, B=32 (-0.5);" in notes
@@ -193,7 +198,7 @@ def test_tables_hold_what_is_known():
     assert chosen.rows[0][-2] == "no"
     assert chosen.rows[2][-2] == "–"
     assert gauged.rows == [
-        ["RR rolling, B=32", "3.80", "2.00", "1.90(5)", "1.52(5)", "1.12", "1.25", "yes"]
+        ["RR rolling, B=32", "3.80", "2.00", "1.90(5)", "1.52(5)", "1.12", "1.25", "1.52", "yes"]
     ]
     alone = training([row("SGD, B=32", "sgd", 3e-3, 1.0, None)])
     (only,) = tables(alone)

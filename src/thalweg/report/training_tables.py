@@ -103,24 +103,29 @@ def _gauged(rows: Sequence[Row]) -> Table:
         ("at the start", lambda row: _ratio(row["gauge"], 0)),
         ("time of a step", lambda row: plain(row["gauge"]["cost_ratio"][-1])),
         ("meas\u00adured", lambda row: plain(row["cost"]["ratio"]) if row["cost"] else MISSING),
-        ("more than time?", _pays),
+        ("as fast as SGD", lambda row: plain(_speed_up(row))),
+        ("pays?", _pays),
     ]
     caption = (
         "The gauge, at the places that each row has reached: trace of the covariance of one batch "
         "gradient of SGD and of RR; their ratio; how many times as long a step of RR takes, as the "
-        "gauge has it, and as long as that of SGD's own row took here. A row of SGD is compared "
-        "with what rolling scores would do. The last column: is the ratio of variances larger than "
-        "that of times, the measured one if there is one? Whether a loss is reached sooner is "
-        "another question, which the sentences answer."
+        "gauge has it, and as long as that of SGD's own row took here; and how many times as fast "
+        "RR would descend by this time, from the share of SGD's descent that noise takes. A row of "
+        "SGD is compared with what rolling scores would do."
     )
     return _table("What the gauge saw", caption, columns, gauged)
 
 
-def _pays(row: Row) -> str:
+def _speed_up(row: Row) -> float | None:
     """By the time its step took, where that is known, else by the gauge's."""
-    gauge, cost = row["gauge"], row["cost"]
-    pays = gauge["variance_ratio"][-1] > cost["ratio"] if cost else gauge["pays"][-1]
-    return "yes" if pays else "no"
+    return row["cost"]["speed_up"] if row["cost"] else row["gauge"]["speed_up"][-1]
+
+
+def _pays(row: Row) -> str:
+    speed_up = _speed_up(row)
+    # There is no ratio where SGD does not descend.
+    faster = speed_up is None or speed_up > 1
+    return "yes" if faster and row["gauge"]["pays"][-1] else "no"
 
 
 def _ratio(gauge: Mapping[str, Any], place: int) -> str:

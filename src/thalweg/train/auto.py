@@ -10,10 +10,9 @@ from thalweg.sampling.base import AbstractSampler, check_size
 from thalweg.sampling.minibatch import Minibatch
 from thalweg.sampling.rolling import Rolling
 from thalweg.sampling.scored import AbstractScored
+from thalweg.train.advance import ERRORS
 from thalweg.train.gauge import FEWEST, Gauge, check_gauged
 
-# A switch needs a difference of so many standard errors.
-_ERRORS = 2.0
 # A sample's gradient norm, in gradients.
 _NORM = 0.6
 
@@ -35,18 +34,22 @@ class Choice(NamedTuple):
 class Auto:
     r"""SGD, and resampling-reweighting as long as the gauge says that it pays.
 
-    Training starts with the plain sampler. At every gauge the candidate's variance ratio R
-    (:class:`thalweg.train.gauge.Gauge`) is compared with the ratio of costs: it is switched on at
-    :math:`R - 2\sigma_R > c` and off at :math:`R + 2\sigma_R < c`, and in between all stays as it
-    is. While the candidate draws and its table is full, R is measured with the scores it keeps;
-    before, it is that of fresh scores divided by the staleness seen last. So what fresh scores
-    promise and kept ones do not hold is tried once and not again and again.
+    Training starts with the plain sampler. At every gauge it is estimated by how much the loss
+    would be lower at this time, had the candidate drawn from the start: less variance lowers it,
+    and longer steps leave fewer of them (:mod:`thalweg.train.advance`). The candidate is switched
+    on where that gain is beyond two standard errors above zero, and off where it is beyond them
+    below; in between all stays as it is. While it draws and its table is full, its variance is
+    that of the scores it keeps; before, that of fresh scores times the staleness seen last. So
+    what fresh scores promise and kept ones do not hold is tried once and not again and again.
+
+    Both samplers' steps are timed before training, and then as they are taken. Gauges are left out
+    as long as they would take more than a hundredth of the time.
 
     Args:
         size: The batch size B of both.
         candidate: The sampler to switch to; ``Rolling(size)`` unless given.
         plain: The sampler to start with; ``Minibatch(size)`` unless given.
-        every: Steps between gauges. One costs as much as some 2 ``samples``/B steps of SGD.
+        every: Steps between gauges, at least. One costs as much as some 4 ``samples``/B steps.
         samples: Samples of a gauge.
 
     Raises:
@@ -92,17 +95,18 @@ class Auto:
         """The cost ratio before both programs have been timed: a norm is .6 of a gradient."""
         return 1 + _NORM * (self.candidate.evaluations(problem) - self.size) / self.size
 
+    def expected(self, gauge: Gauge, choice: Choice) -> tuple[float, Choice]:
+        """The trace that the candidate has or would have, and what has been learned of it."""
+        if not choice.active or gauge.known < 1:
+            return gauge.trace_fresh * choice.staleness, choice
+        if gauge.trace_fresh > 0:
+            choice = choice._replace(staleness=max(1.0, gauge.trace_rr / gauge.trace_fresh))
+        return gauge.trace_rr, choice
+
     def decide(self, gauge: Gauge, choice: Choice) -> Choice:
-        """The choice after a gauge."""
-        ratio, error, staleness = gauge.fresh_ratio, gauge.fresh_ratio_error, choice.staleness
-        if choice.active and gauge.known == 1:
-            ratio, error = gauge.variance_ratio, gauge.variance_ratio_error
-            if gauge.trace_fresh > 0:
-                staleness = max(1.0, gauge.trace_rr / gauge.trace_fresh)
-        else:
-            ratio, error = ratio / staleness, error / staleness
-        if math.isinf(ratio):
-            return Choice(True, staleness)
-        if choice.active:
-            return Choice(ratio + _ERRORS * error >= gauge.cost_ratio, staleness)
-        return Choice(ratio - _ERRORS * error > gauge.cost_ratio, staleness)
+        """The choice after a gauge; as before where only variances are known."""
+        if math.isnan(gauge.gain):
+            return choice
+        sure = ERRORS * gauge.gain_error
+        active = gauge.gain + sure >= 0 if choice.active else gauge.gain - sure > 0
+        return choice._replace(active=active)

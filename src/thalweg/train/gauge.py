@@ -42,16 +42,27 @@ class Gauge(NamedTuple):
         trace_fresh_error: Its standard error.
         gradient_norm_squared: :math:`|\nabla f|^2`, unbiased: negative if it is smaller than its
             own error.
+        gradient_norm_squared_error: Its standard error.
         known: The share of the samples with a known score; one if none are kept.
         variance_ratio: SGD's trace over the sampler's; above one it has less variance.
         variance_ratio_error: Its standard error.
         fresh_ratio: SGD's trace over that with fresh scores.
         fresh_ratio_error: Its standard error.
         cost_ratio: Seconds of the sampler's step over those of SGD's.
-        speed_up: ``variance_ratio / cost_ratio``: SGD with a batch larger by the cost ratio takes
-            as long and has its variance divided by it, so that RR is worth its time above one.
-        pays: Whether it is.
+        speed_up: How many times as fast RR would be. By variances alone it is ``variance_ratio /
+            cost_ratio``: SGD with a batch larger by the cost ratio takes as long and has its
+            variance divided by it. Once it has been seen what noise costs
+            (:mod:`thalweg.train.advance`), it is how much sooner RR would have had the loss of SGD;
+            infinite where SGD does not descend.
+        pays: Whether that is above one, with a gain beyond two standard errors where it is known.
         sentence: All that in words.
+        promised: The decrease of the loss in a step that the gradient promises; NaN, with all that
+            follows, where only variances are known.
+        promised_error: Its standard error.
+        decrease: The decrease in a step that was seen since the last gauge.
+        decrease_error: Its standard error.
+        gain: By how much RR's loss would be below SGD's after the same time.
+        gain_error: Its standard error.
     """
 
     step: int
@@ -64,6 +75,7 @@ class Gauge(NamedTuple):
     trace_fresh: float
     trace_fresh_error: float
     gradient_norm_squared: float
+    gradient_norm_squared_error: float
     known: float
     variance_ratio: float
     variance_ratio_error: float
@@ -73,6 +85,22 @@ class Gauge(NamedTuple):
     speed_up: float
     pays: bool
     sentence: str
+    promised: float = math.nan
+    promised_error: float = math.nan
+    decrease: float = math.nan
+    decrease_error: float = math.nan
+    gain: float = math.nan
+    gain_error: float = math.nan
+
+    @property
+    def variances(self) -> str:
+        """The ratio of variances in words."""
+        ratio, error = self.variance_ratio, self.variance_ratio_error
+        if ratio < 1:
+            return f"{1 / ratio if ratio > 0 else math.inf:.2f} times more variance"
+        if math.isinf(ratio):
+            return "no variance at all"
+        return f"{ratio:.2f} ± {error:.2f} times less variance"
 
 
 def gauge(
@@ -142,8 +170,8 @@ def gauge(
         rr = _of_sampler(sampler, sums, _Ratios(np.asarray(kept.ratio, np.float64))) / size
     ratio, ratio_error = _ratio(sgd, rr)
     fresh_ratio, fresh_error = _ratio(sgd, fresh)
-    pays = ratio > cost_ratio
-    return Gauge(
+    squared = sums.gradient_norm_squared()
+    found = Gauge(
         step=step,
         batch_size=size,
         samples=m,
@@ -153,7 +181,8 @@ def gauge(
         trace_rr_error=_error(rr),
         trace_fresh=float(fresh[0]),
         trace_fresh_error=_error(fresh),
-        gradient_norm_squared=sums.gradient_norm_squared(),
+        gradient_norm_squared=float(squared[0]),
+        gradient_norm_squared_error=_error(squared),
         known=1.0 if kept is None else float(np.mean(kept.known)),
         variance_ratio=ratio,
         variance_ratio_error=ratio_error,
@@ -161,9 +190,12 @@ def gauge(
         fresh_ratio_error=fresh_error,
         cost_ratio=float(cost_ratio),
         speed_up=ratio / cost_ratio,
-        pays=pays,
-        sentence=_sentence(pays, ratio, ratio_error, cost_ratio),
+        pays=ratio > cost_ratio,
+        sentence="",
     )
+    verdict = "would pay" if found.pays else "would not pay"
+    told = f"by variance RR {verdict} here: {found.variances} for {cost_ratio:.2f} times the time"
+    return found._replace(sentence=told)
 
 
 class _Ratios:
@@ -214,10 +246,11 @@ class _Sums:
         count = self._counts
         return np.maximum(first * second - self._sums, 0) / (count * (count - 1))
 
-    def gradient_norm_squared(self) -> float:
-        r"""The mean of :math:`g_i \cdot g_j` over all pairs of different samples."""
-        m = self._squares.size
-        return float((self._sums[0] - self._squares.sum()) / (m * (m - 1)))
+    def gradient_norm_squared(self) -> np.ndarray:
+        r"""The mean of :math:`g_i \cdot g_j` over all pairs: of all samples, and without each."""
+        total = self._squares.sum()
+        squares = np.concatenate([[total], total - self._squares])
+        return (self._sums - squares) / (self._counts * (self._counts - 1))
 
     def _weighed(self, ratio: np.ndarray) -> np.ndarray:
         return np.divide(self._squares, ratio, out=np.zeros_like(ratio), where=ratio > 0)
@@ -291,14 +324,3 @@ def _check(sampler: AbstractScored, cost_ratio: float, samples: Any) -> None:
     m = len(jax.tree.leaves(samples)[0])
     if m < FEWEST:
         raise InputError(f"the gauge got {m} samples; expected at least {FEWEST}")
-
-
-def _sentence(pays: bool, ratio: float, error: float, cost_ratio: float) -> str:
-    verdict = "would pay" if pays else "would not pay"
-    if ratio < 1:
-        less = f"{1 / ratio if ratio > 0 else math.inf:.2f} times more variance"
-    elif math.isinf(ratio):
-        less = "no variance at all"
-    else:
-        less = f"{ratio:.2f} ± {error:.2f} times less variance"
-    return f"RR {verdict} here: {less} for {cost_ratio:.2f} times the time"

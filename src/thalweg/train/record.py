@@ -1,5 +1,6 @@
 """What a row of a training says: its curves, its ends, what they are like."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -90,19 +91,26 @@ def _gauges(found: list[Any]) -> dict[str, Any] | None:
 
 _GAUGED = (
     *("step", "trace_sgd", "trace_rr", "variance_ratio", "variance_ratio_error"),
-    *("cost_ratio", "pays"),
+    *("cost_ratio", "speed_up", "pays"),
 )
 
 
 def add_costs(rows: list[dict[str, Any]]) -> None:
-    """How many times as long a step of each row of RR took as one of the first SGD of its batch."""
+    """How many times as long a step of each row of RR took as one of the first SGD of its batch.
+
+    And how many times as fast it descended, by this time and the last gauge.
+    """
     for row in rows:
         plain = (r for r in rows if r["family"] in _PLAIN and r["batch_size"] == row["batch_size"])
         like = next((r for r in plain if r["seconds"]), None)
         row["cost"] = None
         if like is not None and row["seconds"] and row["family"] not in _UNLIKE:
             ratio = like["steps_per_second"] / row["steps_per_second"]
-            row["cost"] = {"ratio": ratio, "like": like["label"]}
+            row["cost"] = {"ratio": ratio, "like": like["label"], "speed_up": None}
+            speed_up = row["gauge"]["speed_up"][-1] if row["gauge"] else None
+            # Infinite where SGD would not descend, which a file has as null.
+            if speed_up is not None and math.isfinite(speed_up):
+                row["cost"]["speed_up"] = speed_up * row["gauge"]["cost_ratio"][-1] / ratio
 
 
 _PLAIN = ("sgd", "sgd-half")

@@ -84,12 +84,10 @@ def _cost(row: Row) -> str:
     cost = row["cost"]
     if not cost:
         return ""
-    # Variance saved is not time saved: that is said by when the loss of the first row was reached.
-    sign = "more" if row["gauge"]["variance_ratio"][-1] > cost["ratio"] else "no more"
-    return (
-        f" Its step took {cost['ratio']:.2f} times as long as that of {cost['like']}: it saved "
-        f"{sign} variance at the end than it cost time."
-    )
+    text = f" Its step took {cost['ratio']:.2f} times as long as that of {cost['like']}"
+    if cost["speed_up"] is None:
+        return f"{text}."
+    return f"{text}: so {cost['speed_up']:.2f} times as fast."
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
