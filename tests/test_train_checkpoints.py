@@ -24,6 +24,7 @@ from thalweg.errors import InputError
 from thalweg.sampling.reweighted import Reweighted
 from thalweg.train import train
 from thalweg.train.auto import Auto
+from thalweg.train.gauging import Gauging
 from thalweg.train.history import History
 
 ADAM = optax.adam(0.05)
@@ -89,12 +90,13 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path, sampler, more):
     assert [row["step"] for row in rows if "evaluation" in row] == [0, 20, 40, 60]
 
 
-def test_a_sampler_that_was_switched_goes_on(tmp_path):
-    # One sample of forty has a gradient a thousand times as large as the others: RR pays.
+def test_a_sampler_that_was_switched_goes_on(tmp_path, monkeypatch):
+    # By times that repeat, as if a step of the candidate took half as long: that pays.
+    monkeypatch.setattr(Gauging, "due", lambda self, step: step % self.every == 0)
+    monkeypatch.setattr(Gauging, "_cost_ratio", lambda self, crew: 0.5)
     data = bowls(n=40).data
-    data["curvature"] = data["curvature"].at[3].mul(1000.0)
     auto = Auto(2, every=10, samples=64)
-    kind = {"sampler": auto, "optimizer": 1e-4, "steps": 60, "key": KEY, "record_every": 5}
+    kind = {"sampler": auto, "optimizer": 1e-2, "steps": 60, "key": KEY, "record_every": 5}
     begin = jnp.array([30.0, -30.0])
     whole = train(bowl, begin, data, **kind)
     assert [name for _, name in whole.switches][:1] == ["Rolling"]

@@ -4,6 +4,7 @@ Everything heavy is imported inside the commands, so that ``--version`` and ``--
 """
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -310,6 +311,15 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with what --out holds; refuse to start anew.")
     ] = False,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of the first of several processes that train together, each started "
+            "with the same arguments; or auto, under Slurm or Open MPI."
+        ),
+    ] = None,
+    processes: Annotated[int | None, typer.Option(help="How many processes there are.")] = None,
+    process: Annotated[int | None, typer.Option(help="Which one this is, from 0.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results of other arguments in --out.")
     ] = False,
@@ -318,22 +328,39 @@ def train(
     ] = False,
 ) -> None:
     """Train a network with several samplers: does RR pay, and what is selected?"""
+    from thalweg.train import together
     from thalweg.train.job import Job
     from thalweg.train.training import TrainingError
 
+    together.join(coordinator, processes, process)
+    if together.several() and track is not None:
+        raise InputError("--track follows a training of one process; leave --track out")
     job = Job.of(config, data_dir=data_dir, track=track)
-    folder = job.folder(out, resume)
+    folder = Path(together.agreed(lambda: str(job.folder(out, resume))))
 
     def trained(
         problem: str, work: Callable[[], Path], progress: Any, **arguments: Any
     ) -> dict[str, Any]:
-        return job.run(work().parent, progress)
+        return job.run(Path(together.agreed(lambda: str(work().parent))), progress)
 
     try:
+        if not together.first():
+            return _train_with_the_first(job)
         made = _written(trained, "train", job.network.name, job.arguments, folder, overwrite)
     except TrainingError as error:
         raise typer.Exit(_failed(str(error), 1)) from None
-    _show(made, json)
+    return _show(made, json)
+
+
+def _train_with_the_first(job: Any) -> None:
+    """Take part in a training whose result the first process writes."""
+    # A missing plotting library is noticed by all processes now.
+    from thalweg import report  # noqa: F401
+    from thalweg.train import together
+
+    together.agreed(str)
+    with tempfile.TemporaryDirectory() as nowhere:
+        job.run(Path(nowhere))
 
 
 @app.command()

@@ -141,8 +141,16 @@ def _manager(folder: Path) -> Any:
             "a run folder needs Orbax, which is not installed; "
             "expected: pip install 'thalweg[train]'"
         ) from error
-    # Saved before the next step, so that what is on the disk is known.
+    # Saved before the next step, so that what is on the disk is known. Of several processes one
+    # saves, what all have: there is nothing to wait for.
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=_KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        max_to_keep=_KEPT,
+        enable_async_checkpointing=False,
+        cleanup_tmp_directories=True,
+        create=False,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}
+        ),
     )
+    folder.mkdir(exist_ok=True)
     return ocp.CheckpointManager(folder.absolute(), options=options, item_names=(_ARRAYS, _META))

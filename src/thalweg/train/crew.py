@@ -14,8 +14,9 @@ from thalweg.sampling import AbstractSampler
 from thalweg.sampling.scored import AbstractScored
 from thalweg.train import programs
 from thalweg.train.arguments import Start
-from thalweg.train.source import Source
-from thalweg.train.step import Carry, Member, Setting, Work
+from thalweg.train.parallel import Devices, Divided
+from thalweg.train.source import DividedSource, Source
+from thalweg.train.step import Carry, Member, Setting, Work, carry_sharding
 from thalweg.train.streaming import Streamed
 
 # Samples scored at once, all members together.
@@ -35,9 +36,23 @@ class Crew:
         setting: The arrays that members share.
         start: Who they are and where they begin.
         source: The samples, if they are streamed.
+        devices: The devices that take a step together, None for one.
+
+    Attributes:
+        work: What a step does.
+        setting: The arrays, as this process was given them. With these two, and with what
+            ``first_moving``, ``at`` and ``samples`` give, a process looks at a member by itself.
+        carries: Where the members are, on all devices.
     """
 
-    def __init__(self, work: Work, setting: Setting, start: Start, source: Source | None):
+    def __init__(
+        self,
+        work: Work,
+        setting: Setting,
+        start: Start,
+        source: Source | None,
+        devices: Devices | None = None,
+    ):
         self.setting, self.source, self.alone = setting, source, start.alone
         self.count = start.count
         members, params, state = start.members, start.params, start.state
@@ -45,12 +60,19 @@ class Crew:
         self.by_python = jax.default_backend() == "cpu" and _convolves(work, setting, source, first)
         self.work = _written_out(work) if self.by_python else work
         self.many = not start.alone and not self.by_python
+        self._devices, self._setting = devices, setting
+        self._source: Source | DividedSource | None = source
+        if devices is not None:
+            placed = devices.population(setting.population)
+            self._setting = Setting(devices.placed(setting.key), placed)
+            self._source = None if source is None else DividedSource(source, devices)
+            members, params, state = devices.placed((members, params, state))
         self.groups, starts = [members], [(params, state)]
         if not self.many:
             self.groups = [row(members, j) for j in range(self.count)]
             starts = [row((params, state), j) for j in range(self.count)]
         self.carries = [
-            programs.begun(self.work, self.many, setting, group, *own)
+            programs.begun(self._work, self.many, self._setting, group, *own)
             for group, own in zip(self.groups, starts, strict=True)
         ]
 
@@ -62,16 +84,20 @@ class Crew:
 
     def refresh(self, step: int) -> None:
         """Scores taken anew for the samplers that keep them."""
-        every = _refreshes(self.work)
-        if every and step % every == 0:
+        if self.refreshes(step):
             pairs = zip(self.groups, self.carries, strict=True)
             self.carries = [self._refreshed(group, carry, step) for group, carry in pairs]
             jax.block_until_ready(self.carries)
 
+    def refreshes(self, step: int) -> bool:
+        """Whether :meth:`refresh` does anything before a step."""
+        every = _refreshes(self.work)
+        return every is not None and step % every == 0
+
     def warm(self, step: int) -> None:
         """Compile what :meth:`advance` and :meth:`refresh` run, and leave everything as it is."""
         kept = self.carries
-        if _refreshes(self.work):
+        if _refreshes(self.work) is not None:
             self.carries = [
                 self._refreshed(group, carry, step, first_chunk=True)
                 for group, carry in zip(self.groups, kept, strict=True)
@@ -84,13 +110,13 @@ class Crew:
         """Another sampler draws from now on; it knows nothing yet."""
         self.work = replace(self.work, sampler=sampler)
         self.carries = [
-            programs.handed_over(self.work, self.many, self.setting, group, carry)
+            programs.handed_over(self._work, self.many, self._setting, group, carry)
             for group, carry in zip(self.groups, self.carries, strict=True)
         ]
 
     def first_moving(self) -> tuple[Member, Carry]:
         """The first member that has neither stopped nor diverged, as one alone."""
-        return self._one(int(np.argmax(self.moving())))
+        return self._alone(int(np.argmax(self.moving())))
 
     def moving(self) -> Bool[np.ndarray, " members"]:
         """Who has neither stopped nor diverged."""
@@ -99,7 +125,7 @@ class Crew:
 
     def stop(self, stopped: Bool[np.ndarray, " members"]) -> None:
         """These do not move any more."""
-        active = jnp.asarray(~stopped)
+        active = self._placed(jnp.asarray(~stopped))
         self.carries = [
             carry._replace(active=active if self.many else active[j])
             for j, carry in enumerate(self.carries)
@@ -107,9 +133,10 @@ class Crew:
 
     def mean_losses(self, steps: int) -> Float[np.ndarray, " members"]:
         """The losses of so many steps, averaged; the sums begin anew. NaN for who diverged."""
+        found = self.local([(c.bad, c.loss) for c in self.carries])
         sums = [
-            np.where(np.asarray(c.bad) < 0, np.sum(np.asarray(c.loss, float), axis=-1), np.nan)
-            for c in self.carries
+            np.where(np.asarray(bad) < 0, np.sum(np.asarray(loss, float), axis=-1), np.nan)
+            for bad, loss in found
         ]
         self.carries = [c._replace(loss=jnp.zeros_like(c.loss)) for c in self.carries]
         return (sums[0] if self.many else np.stack(sums)) / steps
@@ -122,17 +149,28 @@ class Crew:
         return jax.tree.map(lambda *x: np.stack(x), *values)
 
     def joined(self) -> Carry:
-        """Where all are: with a leading axis of members, unless there is a single one."""
+        """Where all are: with a leading axis of members, unless there is a single one.
+
+        On several devices, arrays of this process; all processes ask together.
+        """
+        carries = self.local(self.carries)
         if self.many or self.alone:
-            return self.carries[0]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *self.carries)
+            return carries[0]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *carries)
 
     def take(self, carry: Carry) -> None:
         """All members at a place that :meth:`joined` gave."""
-        if self.many or self.alone:
-            self.carries = [carry]
-        else:
-            self.carries = [row(carry, j) for j in range(self.count)]
+        carries = [carry]
+        if not self.many and not self.alone:
+            carries = [row(carry, j) for j in range(self.count)]
+        if self._devices is not None:
+            where = [carry_sharding(self._devices, self.many, carry) for carry in carries]
+            carries = self._devices.placed(carries, where)
+        self.carries = carries
+
+    def local(self, tree: Any) -> Any:
+        """Arrays of the members, as arrays of this process; all processes ask together."""
+        return tree if self._devices is None else self._devices.local(tree)
 
     def at(self, begin: int, step: int) -> tuple[Member, Carry]:
         """The member that diverged first, taken from step ``begin`` to another and left there."""
@@ -142,7 +180,7 @@ class Crew:
             self._advanced(group, carry, begin, step)
             for group, carry in zip(self.groups, kept, strict=True)
         ]
-        one = self._one(j)
+        one = self._alone(j)
         self.carries = kept
         return one
 
@@ -160,20 +198,29 @@ class Crew:
             return self.setting.population.samples(index)
         return self.source.at(np.asarray(index))
 
-    def _one(self, j: int) -> tuple[Member, Carry]:
+    @property
+    def _work(self) -> Work:
+        """What a step does, on all devices."""
+        return self.work if self._devices is None else replace(self.work, devices=self._devices)
+
+    def _placed(self, tree: Any) -> Any:
+        return tree if self._devices is None else self._devices.placed(tree)
+
+    def _alone(self, j: int) -> tuple[Member, Carry]:
+        """One member, for this process alone."""
         if self.many:
-            return row(self.groups[0], j), row(self.carries[0], j)
-        return self.groups[j], self.carries[j]
+            return row(self.local((self.groups[0], self.carries[0])), j)
+        return self.local((self.groups[j], self.carries[j]))
 
     def _advanced(self, group: Member, carry: Carry, begin: int, end: int) -> Carry:
         if not np.any(np.asarray(carry.active) & (np.asarray(carry.bad) < 0)):
             return carry
-        work, many, setting = self.work, self.many, self.setting
-        if self.source is None and not self.by_python:
+        work, many, setting = self._work, self.many, self._setting
+        if self._source is None and not self.by_python:
             bounds = np.int32(begin), np.int32(end)
             return programs.segment(work, many, setting, group, carry, *bounds)
-        if self.source is not None:
-            carry = Streamed(work, many, setting, group, self.source).advanced(carry, begin, end)
+        if self._source is not None:
+            carry = Streamed(work, many, setting, group, self._source).advanced(carry, begin, end)
         else:
             for step in range(begin, end):
                 carry = programs.single(work, many, setting, group, carry, np.int32(step))
@@ -183,34 +230,58 @@ class Crew:
         self, group: Member, carry: Carry, step: int, first_chunk: bool = False
     ) -> Carry:
         """Scores taken anew; with ``first_chunk`` those of all samples are not, but blank."""
-        work, many, setting = self.work, self.many, self.setting
+        work, many, setting = self._work, self.many, self._setting
         index = programs.anew(work, many, setting, group, carry, np.int32(step))
         if index is None:
             scores = self._all_scores(carry, first_chunk)
         else:
-            scores = programs.scored(work, many, False, carry, self.samples(index))
+            samples = self._fetched(index)
+            scores = programs.scored(work, many, False, carry, samples)
         sampler = programs.told(work, many, setting, carry, index, scores)
         return carry._replace(sampler=sampler)
 
     def _all_scores(self, carry: Carry, first_chunk: bool) -> Array:
         """The scores of all samples, chunk by chunk; the last chunk repeats some."""
+        if self._devices is not None and self._source is None:
+            return self._divided_scores(self._devices, carry, first_chunk)
         n = self.setting.population.n
         size = max(1, min(n, _SCORED // (self.count if self.many else 1)))
         firsts = [min(k, n - size) for k in range(0, n, size)]
         chunks = [np.arange(first, first + size) for first in firsts]
         read: Iterator[Any]
-        if self.source is None:
+        if self._source is None:
             data = self.setting.population.data
             read = (jax.tree.map(lambda x, c=c: x[c[0] : c[-1] + 1], data) for c in chunks)
         else:
-            read = self.source.read(chunks[:1] if first_chunk else chunks)
+            read = self._source.read(chunks[:1] if first_chunk else chunks)
         parts = []
         for part in read:
-            parts.append(programs.scored(self.work, self.many, True, carry, part))
+            parts.append(programs.scored(self._work, self.many, True, carry, part))
             if first_chunk:
-                return jnp.zeros((*parts[0].shape[:-1], n), parts[0].dtype)
+                return self._placed(jnp.zeros((*parts[0].shape[:-1], n), parts[0].dtype))
         parts[-1] = parts[-1][..., len(chunks) * size - n :]
         return jnp.concatenate(parts, axis=-1)
+
+    def _divided_scores(self, devices: Devices, carry: Carry, first_chunk: bool) -> Array:
+        """The scores of all samples in memory, by the devices that have them."""
+        population = self._setting.population
+        rows = Divided(devices, population.data, population.n)
+        size = max(1, _SCORED // (self.count if self.many else 1))
+        parts = []
+        for part, number in rows.chunks(size):
+            scores = programs.scored(self._work, self.many, True, carry, part)
+            if first_chunk:
+                return self._placed(jnp.zeros((*scores.shape[:-1], rows.n), scores.dtype))
+            own = scores.reshape(*scores.shape[:-1], *number.shape)
+            parts.append(own[..., int(np.argmax(number[0] >= 0)) :])
+        scores = jnp.concatenate(parts, axis=-1)
+        return scores.reshape(*scores.shape[:-2], -1)[..., : rows.n]
+
+    def _fetched(self, index: Array) -> Any:
+        """Samples that all processes ask for, on all devices."""
+        if self._source is None:
+            return self._setting.population.samples(index)
+        return self._source.at(np.asarray(index))
 
 
 def row(tree: Any, j: int) -> Any:

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 from thalweg.errors import InputError
 from thalweg.problem import describe
 from thalweg.train.objective import Objective
-from thalweg.train.source import Source, is_source
+from thalweg.train.parallel import Devices, Divided
+from thalweg.train.source import DividedSource, Source, is_source
 from thalweg.train.step import Carry
 
 Metric = Callable[[Array, Any], Any]
@@ -90,38 +91,47 @@ class Evaluation:
 
 def first_sample(data: Any) -> Any:
     """A sample, for its shapes."""
-    if isinstance(data, Source):
+    if isinstance(data, Source | DividedSource):
         return data.first
-    return jax.tree.map(lambda x: x[0], data)
+    arrays = data.data if isinstance(data, Divided) else data
+    return jax.tree.map(lambda x: x[0], arrays)
 
 
-def validated(data: Any) -> Any:
-    """Validation data: arrays with a common leading axis, or a source.
+def validated(data: Any, devices: Devices | None = None) -> Any:
+    """Validation data: arrays with a common leading axis, or a source; divided among devices.
 
     Raises:
         InputError: Anything else.
     """
     if is_source(data):
-        return Source(data)
+        source = Source(data)
+        return source if devices is None else DividedSource(source, devices)
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
     if len(lengths) != 1 or () in lengths or (0,) in lengths:
         raise InputError(
             f"validation data need one leading axis of samples on every array, got {describe(data)}"
         )
-    return jax.tree.map(jnp.asarray, data)
+    return jax.tree.map(jnp.asarray, data) if devices is None else Divided.of(devices, data)
 
 
 def _chunks(data: Any) -> Any:
     """Chunks of one size and the weights of their samples: 0 for those a chunk repeats."""
-    n = data.n if isinstance(data, Source) else len(jax.tree.leaves(data)[0])
+    if isinstance(data, Divided):
+        return ((chunk, _counted(number.ravel() >= 0)) for chunk, number in data.chunks(_CHUNK))
+    streamed = isinstance(data, Source | DividedSource)
+    n = data.n if streamed else len(jax.tree.leaves(data)[0])
     size = min(n, _CHUNK)
     firsts = [min(k, n - size) for k in range(0, n, size)]
     places = [np.arange(first, first + size) for first in firsts]
-    weights = [(p >= k).astype(np.float32) for p, k in zip(places, range(0, n, size), strict=True)]
-    if isinstance(data, Source):
+    weights = [_counted(p >= k) for p, k in zip(places, range(0, n, size), strict=True)]
+    if streamed:
         return zip(data.read(places), weights, strict=True)
     parts = (jax.tree.map(lambda x, p=p: x[p[0] : p[-1] + 1], data) for p in places)
     return zip(parts, weights, strict=True)
+
+
+def _counted(new: np.ndarray) -> np.ndarray:
+    return new.astype(np.float32)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

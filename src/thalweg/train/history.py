@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from thalweg.errors import InputError
+from thalweg.train import together
 from thalweg.train.tensorboard import Board
 
 
@@ -17,7 +18,7 @@ class History:
     ``switch``. A value that is not finite is ``null``.
 
     Args:
-        path: The file, or None.
+        path: The file, or None; of several processes, the first has it.
 
     Attributes:
         rows: The records.
@@ -51,6 +52,11 @@ class History:
         Raises:
             InputError: The file is shorter, or was changed.
         """
+        rows = together.agreed(lambda: self._cut(length))
+        self.rows = [_numbers(row) for row in rows]
+
+    def _cut(self, length: int) -> list[dict[str, Any]]:
+        """The records of so many bytes, as JSON has them."""
         assert self._file is not None
         assert self._path is not None
         content = self._path.read_bytes()[:length]
@@ -58,7 +64,7 @@ class History:
         try:
             if len(content) < length:
                 raise ValueError(f"it has {len(content)} bytes of {length}")
-            self.rows = [_numbers(json.loads(line)) for line in lines]
+            rows = [json.loads(line) for line in lines]
         except ValueError as error:
             raise InputError(
                 f"{self._path} is not what the checkpoint was made with ({error}); delete the "
@@ -66,6 +72,7 @@ class History:
             ) from error
         self._file.truncate(length)
         self._file.seek(length)
+        return rows
 
     def close(self) -> None:
         """Close the files."""

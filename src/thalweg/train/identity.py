@@ -19,7 +19,8 @@ def identity_of(crew: Crew, start: Start, plan: Plan, asked: Any) -> str:
     """A digest of all that decides the numbers of a run; the number of steps does not.
 
     The program of a step is in it as XLA is given it, so that another loss or learning rate is
-    another run; of streamed data, their number and the first sample.
+    another run; of streamed data, their number and the first sample. Devices and processes are not:
+    on others, the numbers are the same but for rounding.
     """
     evaluation = None if plan.evaluation is None else [n for n, _ in plan.evaluation[0].metrics]
     said = (
@@ -46,8 +47,9 @@ def _program(crew: Crew) -> str:
         else jax.tree.map(lambda x: jnp.asarray(x)[None], crew.source.first)
     )
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), data)
-    carry = row(crew.carries[0], 0) if crew.many else crew.carries[0]
-    member = row(crew.groups[0], 0) if crew.many else crew.groups[0]
+    member, carry = jax.eval_shape(
+        lambda *one: row(one, 0) if crew.many else one, crew.groups[0], crew.carries[0]
+    )
     weights = jax.ShapeDtypeStruct((size,), population.weights.dtype)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     lowered = programs.after_batch.lower(

@@ -1,6 +1,6 @@
 """The loop of training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from thalweg.problem import Loss, Params
 from thalweg.random import Stream
 from thalweg.sampling import AbstractSampler
 from thalweg.sampling.scored import AbstractScored
-from thalweg.train import arguments
+from thalweg.train import arguments, together
 from thalweg.train.auto import Auto
 from thalweg.train.crew import Crew
 from thalweg.train.evaluation import Evaluation, Metric, first_sample, validated
@@ -21,6 +21,7 @@ from thalweg.train.gauging import Gauging
 from thalweg.train.history import History
 from thalweg.train.identity import identity_of
 from thalweg.train.objective import Objective
+from thalweg.train.parallel import Devices, on_host
 from thalweg.train.progress import Pace, Progress
 from thalweg.train.run import Plan, Run
 from thalweg.train.run_folder import RunFolder
@@ -57,6 +58,7 @@ def train(
     save_seconds: float = 60.0,
     tensorboard: bool = False,
     progress: Progress | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Training:
     r"""Train parameters by any sampler and any Optax optimiser.
 
@@ -106,7 +108,16 @@ def train(
         save_seconds: Seconds between checkpoints: what a kill can cost.
         tensorboard: Whether records go into ``folder/tensorboard`` as well.
         progress: Told the steps done, the steps in all, and a text with samples a second and the
-            time left, a few times a second.
+            time left, a few times a second; by the first of several processes.
+        devices: Devices that take each step together, for example ``jax.devices()``; the first one
+            unless given. They divide the samples, and the tables of scores if n divides; the
+            gradient is the sum of theirs, so that the numbers are those of one device but for the
+            order of sums.
+
+    Under ``jax.distributed`` all processes call this together with the same arguments, by default
+    on all of their devices. The first has the run folder, and its clock decides what goes by time;
+    streamed samples are read by the process that needs them; every process returns the whole
+    outcome. Another number of processes or devices goes on with the same folder.
 
     Raises:
         InputError: Before any step: arguments that make no sense; data, labels or validation data
@@ -125,7 +136,9 @@ def train(
         raise InputError("tensorboard=True writes into the run folder; give folder=")
     key = arguments.checked_key(key)
     objective = Objective.of(loss)
-    population, source = arguments.population_of(data, weights, groups)
+    with on_host(devices):
+        population, source = arguments.population_of(data, weights, groups)
+    shared = Devices.of(devices, population.n)
     gauging = _gauging(sampler, gauge_every, scores)
     first = sampler.plain if isinstance(sampler, Auto) else sampler
     for each in {first, sampler.candidate} if isinstance(sampler, Auto) else {first}:
@@ -139,17 +152,19 @@ def train(
     plan = Plan(
         steps,
         record_every,
-        _evaluation(objective, metrics, validation, start),
+        _evaluation(objective, metrics, validation, start, shared),
         evaluate_every,
         stop_below,
         gauging,
     )
     setting = Setting(Stream.of(key).key, population)
-    crew = Crew(work, setting, start, source)
+    crew = Crew(work, setting, start, source, shared)
     with ExitStack() as stack:
         run_folder = None
-        if folder is not None:
+        if folder is not None or together.several():
             identity = identity_of(crew, start, plan, (sampler, scores))
+            together.check_same(identity)
+        if folder is not None:
             run_folder = stack.enter_context(RunFolder(Path(folder), identity, save_seconds))
         return _trained(
             Run(plan, crew, _history(stack, run_folder), run_folder),
@@ -161,16 +176,17 @@ def train(
 
 def _history(stack: ExitStack, folder: RunFolder | None) -> History:
     """The records, closed together with the folder they go to."""
-    history = History(None if folder is None else folder.metrics)
+    history = History(folder.metrics if folder is not None and together.first() else None)
     stack.callback(history.close)
     return history
 
 
 def _trained(run: Run, tensorboard: bool, progress: Progress | None, samples: int) -> Training:
     """All steps of a run, of so many samples each."""
-    if tensorboard and run.folder is not None:
+    if tensorboard and run.folder is not None and together.first():
         run.history.board = Board(run.folder.path / "tensorboard", run.step)
-    run.go(Pace(progress, run.step, run.plan.steps, samples))
+    told = progress if together.first() else None
+    run.go(Pace(told, run.step, run.plan.steps, samples))
     return run.training()
 
 
@@ -219,12 +235,14 @@ def _evaluation(
     metrics: Mapping[str, Metric] | None,
     validation: Any,
     start: arguments.Start,
+    devices: Devices | None,
 ) -> tuple[Evaluation, Any] | None:
     evaluation = Evaluation.of(objective, metrics)
     if validation is None:
         if metrics:
             raise InputError("metrics need validation data; give validation=")
         return None
-    data = validated(validation)
+    with on_host(devices):
+        data = validated(validation, devices)
     evaluation.check(*start.first, first_sample(data))
     return evaluation, data

@@ -11,11 +11,13 @@ from jaxtyping import Array
 from thalweg.problem import FiniteSum, Params
 from thalweg.sampling import Draw
 from thalweg.sampling.scored import AbstractScored
+from thalweg.train.parallel import constrained, whole
 from thalweg.train.step import (
     Carry,
     Member,
     Setting,
     Work,
+    carry_sharding,
     drawn,
     fresh,
     reused,
@@ -29,7 +31,9 @@ def begun(
     work: Work, many: bool, setting: Setting, member: Member, params: Params, state: Any
 ) -> Carry:
     """Members before their first step."""
-    return _over_members(many, partial(fresh, work, setting), 3, shared=0)(member, params, state)
+    one = partial(fresh, work, setting)
+    carry = _over_members(many, one, 3, shared=0)(member, params, state)
+    return _settled(work, many, carry)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -40,7 +44,8 @@ def handed_over(work: Work, many: bool, setting: Setting, member: Member, carry:
         own = fresh(work, setting, member, carry.params, carry.state)
         return carry._replace(sampler=own.sampler)
 
-    return _over_members(many, of_member, 2, shared=0)(member, carry)
+    carry = _over_members(many, of_member, 2, shared=0)(member, carry)
+    return _settled(work, many, carry)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -52,8 +57,11 @@ def segment(
     The bounds are arrays, so that one program runs segments of any length.
     """
     one = _over_members(many, partial(_step, work, setting), 2)
-    carry = jax.lax.fori_loop(begin, end, lambda k, kept: one(member, kept, k), carry)
-    return _over_members(many, _marked, 1)(carry, end)
+
+    def after(k: Any, kept: Carry) -> Carry:
+        return _settled(work, many, one(member, kept, k))
+
+    return _over_members(many, _marked, 1)(jax.lax.fori_loop(begin, end, after, carry), end)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -61,7 +69,8 @@ def single(
     work: Work, many: bool, setting: Setting, member: Member, carry: Carry, step: Any
 ) -> Carry:
     """One step on data in memory, for programs that are slow inside of a compiled loop."""
-    return _over_members(many, partial(_step, work, setting), 2)(member, carry, step)
+    carry = _over_members(many, partial(_step, work, setting), 2)(member, carry, step)
+    return _settled(work, many, carry)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -113,7 +122,9 @@ def draws_ahead(
         (index, weights), sampler = jax.lax.fori_loop(begin, end, body, (blank, carry.sampler))
         return index, weights, sampler
 
-    return _over_members(many, of_member, 2, shared=0)(member, carry)
+    index, weights, sampler = _over_members(many, of_member, 2, shared=0)(member, carry)
+    after = _settled(work, many, carry._replace(sampler=sampler))
+    return *whole(work.devices, (index, weights)), after.sampler
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -121,7 +132,8 @@ def asked(
     work: Work, many: bool, setting: Setting, member: Member, carry: Carry, step: Any
 ) -> Array | None:
     """The samples whose scores a step begins with."""
-    return _over_members(many, partial(_asked, work, setting), 2)(member, carry, step)
+    asked = _over_members(many, partial(_asked, work, setting), 2)(member, carry, step)
+    return whole(work.devices, asked)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -149,7 +161,8 @@ def drawn_after(
             state = sampler.told(population, state, index, scores)
         return sampler.drawn(population, state, stream, step), state
 
-    return _over_members(many, of_member, 4)(member, carry, index, samples, step)
+    draw, state = _over_members(many, of_member, 4)(member, carry, index, samples, step)
+    return whole(work.devices, draw), state
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -168,7 +181,8 @@ def after_candidates(
     def of_member(member: Member, carry: Carry, index: Array, samples: Any, step: Any) -> Carry:
         return reused(work, setting, member, carry, index, samples, step)
 
-    return _over_members(many, of_member, 4)(member, carry, index, samples, step)
+    carry = _over_members(many, of_member, 4)(member, carry, index, samples, step)
+    return _settled(work, many, carry)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -199,7 +213,7 @@ def after_batch(
 ) -> Carry:
     """The carry after a step on a batch that was fetched."""
     one = _over_members(many, partial(updated, work), 5)
-    return one(member, carry, sampler, batch, weights, step)
+    return _settled(work, many, one(member, carry, sampler, batch, weights, step))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -212,7 +226,7 @@ def anew(
         assert isinstance(work.sampler, AbstractScored)
         return work.sampler.refreshed(setting.population, stream_of(setting, member, step))
 
-    return _over_members(many, of_member, 2)(member, carry, step)
+    return whole(work.devices, _over_members(many, of_member, 2)(member, carry, step))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -236,7 +250,8 @@ def told(
         assert isinstance(work.sampler, AbstractScored)
         return work.sampler.told(setting.population, state, index, scores)
 
-    return _over_members(many, of_member, 3, shared=0)(carry.sampler, index, scores)
+    sampler = _over_members(many, of_member, 3, shared=0)(carry.sampler, index, scores)
+    return _settled(work, many, carry._replace(sampler=sampler)).sampler
 
 
 def indexed(population: FiniteSum, draw: Draw) -> tuple[Array, Array]:
@@ -249,14 +264,19 @@ def _step(work: Work, setting: Setting, member: Member, carry: Carry, step: Any)
     if work.reuses:
         index = _asked(work, setting, member, carry, step)
         assert index is not None
-        samples = _fetched(setting.population)(index)
+        samples = _fetched(work, setting.population)(index)
         return reused(work, setting, member, carry, index, samples, step)
-    draw, sampler = drawn(work, setting, member, carry, step, _fetched(setting.population))
-    _, weights = indexed(setting.population, draw)
-    batch = setting.population.data
-    if draw.index is not None:
-        batch = setting.population.samples(draw.index)
+    population = setting.population
+    draw, sampler = drawn(work, setting, member, carry, step, _fetched(work, population))
+    draw = whole(work.devices, draw)
+    _, weights = indexed(population, draw)
+    if draw.index is None:
+        # Where they are divided, the last sample may be there again.
+        batch = jax.tree.map(lambda x: x[: population.n], population.data)
+    else:
+        batch = population.samples(draw.index)
     batch, weights = jax.lax.optimization_barrier((batch, weights))
+    batch, weights = constrained(work.devices, (batch, weights))
     return updated(work, member, carry, sampler, batch, weights, step)
 
 
@@ -266,12 +286,24 @@ def _asked(work: Work, setting: Setting, member: Member, carry: Carry, step: Any
     return work.sampler.asks(setting.population, carry.sampler, stream, step)
 
 
-def _fetched(population: FiniteSum) -> Callable[[Array], Any]:
+def _fetched(work: Work, population: FiniteSum) -> Callable[[Array], Any]:
     """The samples at some places, behind a wall.
 
     What comes after is then compiled, and rounded, as it is for samples that were read.
     """
-    return lambda index: jax.lax.optimization_barrier(population.samples(index))
+
+    def fetched(index: Array) -> Any:
+        samples = jax.lax.optimization_barrier(population.samples(whole(work.devices, index)))
+        return constrained(work.devices, samples)
+
+    return fetched
+
+
+def _settled(work: Work, many: bool, carry: Carry) -> Carry:
+    """The carry where it belongs: scores divided among the devices, the rest on all of them."""
+    if work.devices is None:
+        return carry
+    return jax.lax.with_sharding_constraint(carry, carry_sharding(work.devices, many, carry))
 
 
 def _marked(carry: Carry, end: Any) -> Carry:

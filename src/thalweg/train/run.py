@@ -8,6 +8,8 @@ import numpy as np
 
 from thalweg.errors import InputError
 from thalweg.sampling.scored import AbstractScored
+from thalweg.train import together
+from thalweg.train.auto import Choice
 from thalweg.train.crew import Crew
 from thalweg.train.evaluation import Evaluation
 from thalweg.train.failure import failure
@@ -16,7 +18,7 @@ from thalweg.train.gauging import Gauging
 from thalweg.train.history import History
 from thalweg.train.progress import Pace
 from thalweg.train.run_folder import RunFolder
-from thalweg.train.training import Training
+from thalweg.train.training import Training, TrainingError
 
 # Steps of the first segment; later ones are as long as keeps checkpoints and progress prompt.
 _FIRST_SEGMENT = 16
@@ -74,7 +76,7 @@ class Run:
                 self._before_step()
                 begun, before = time.perf_counter(), self.step
                 self._advance(min(self._boundary(), before + length))
-                taken = time.perf_counter() - begun
+                taken = together.since(begun)
                 self.seconds += taken
                 if self.plan.gauging is not None:
                     self.plan.gauging.timed(taken, self.step - before)
@@ -85,13 +87,19 @@ class Run:
                 if self.folder is not None and self.folder.due():
                     self._save(self.folder)
             self._at_end()
-        finally:
-            # An interrupt leaves everything at the last whole segment.
-            if self.folder is not None:
+        except BaseException as error:
+            # An interrupt leaves everything at the last whole segment. Several processes save
+            # together, and the others may know nothing of it.
+            if self.folder is not None and (
+                not together.several() or isinstance(error, TrainingError)
+            ):
                 self._save(self.folder)
+            raise
+        if self.folder is not None:
+            self._save(self.folder)
 
     def training(self) -> Training:
-        """What came out."""
+        """What came out; of several processes, the same in each."""
         carry = self.crew.joined()
         bad = np.asarray(carry.bad)
         return Training(
@@ -126,21 +134,27 @@ class Run:
         if self.step == 0 and self.plan.evaluate_every is not None:
             self._evaluate()
         gauging = self.plan.gauging
-        if gauging is not None and self.step % gauging.every == 0:
+        if gauging is not None and together.agreed(lambda: gauging.due(self.step)):
             self._gauge(gauging)
         begun = time.perf_counter()
         self.crew.refresh(self.step)
-        self.seconds += time.perf_counter() - begun
+        if self.crew.refreshes(self.step):
+            self.seconds += together.since(begun)
 
     def _gauge(self, gauging: Gauging) -> None:
         begun = time.perf_counter()
         found = gauging.measured(self.crew, self.step)
-        changed = gauging.decide(found)
+        found = Gauge(**together.agreed(found._asdict))
+        before = gauging.choice.active
+        gauging.decide(found)
+        # Processes have clocks of their own.
+        gauging.choice = Choice(*together.agreed(lambda: list(gauging.choice)))
+        changed = gauging.choice.active != before
         if changed:
             self.crew.switch(gauging.sampler)
         if gauging.switches:
             # Looking is part of what such a sampler costs.
-            self.seconds += time.perf_counter() - begun
+            self.seconds += together.since(begun)
         self.history.add(self.step, self.seconds, gauge=found._asdict())
         if changed:
             self.history.add(self.step, self.seconds, switch=type(gauging.sampler).__name__)
@@ -151,11 +165,14 @@ class Run:
         self.crew.warm(self.step)
         if gauging is None:
             return
-        gauging.measured(self.crew, self.step)
+        gauging.warm(self.crew, self.step)
         if gauging.switches:
+            active = gauging.choice.active
+            gauging.tried(self.crew, self.step, active)
             kept, sampler = self.crew.carries, self.crew.work.sampler
             self.crew.switch(gauging.other)
             self.crew.warm(self.step)
+            gauging.tried(self.crew, self.step, not active)
             self.crew.switch(sampler)
             self.crew.carries = kept
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from thalweg.checkpoint import check_writable
 from thalweg.errors import InputError
+from thalweg.train import together
 from thalweg.train.checkpoints import Checkpoints
 from thalweg.train.lock import Lock
 
@@ -16,6 +17,9 @@ SCHEMA = "thalweg.run/1"
 
 class RunFolder:
     """``record.json``, ``metrics.jsonl``, ``checkpoints/`` and ``lock``, used in a ``with`` block.
+
+    Of several processes the first has the folder and tells the others what it reads, so that they
+    need no common disk; all of them call every method together.
 
     Args:
         path: The folder, made if it is not there.
@@ -29,6 +33,13 @@ class RunFolder:
     def __init__(self, path: Path, identity: str, save_seconds: float):
         self.path, self._identity, self._between = path, identity, save_seconds
         self.metrics = path / "metrics.jsonl"
+        self._lock: Lock | None = None
+        self._last_step = together.agreed(self._opened)
+        self._saved = time.monotonic()
+
+    def _opened(self) -> int | None:
+        """Open the folder; the step of its last checkpoint."""
+        path = self.path
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -41,7 +52,7 @@ class RunFolder:
         except BaseException:
             self._lock.release()
             raise
-        self._saved = time.monotonic()
+        return self._checkpoints.latest
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -52,30 +63,39 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._checkpoints.close()
-        self._lock.release()
+        if self._lock is not None:
+            self._checkpoints.close()
+            self._lock.release()
 
     @property
     def last_step(self) -> int | None:
         """The step of the last checkpoint."""
-        return self._checkpoints.latest
+        return self._last_step
 
     def due(self) -> bool:
         """Whether the last checkpoint is old enough."""
-        return time.monotonic() - self._saved >= self._between
+        return together.agreed(lambda: time.monotonic() - self._saved >= self._between)
 
     def save(self, step: int, tree: Any, meta: dict[str, Any]) -> None:
         """Save where the run is."""
-        self._checkpoints.save(step, tree, meta)
+        together.agreed(lambda: self._checkpoints.save(step, tree, meta))
+        self._last_step = step
         self._saved = time.monotonic()
 
     def meta(self) -> dict[str, Any] | None:
         """The plain values of the last checkpoint, None if there is none."""
-        return None if self.last_step is None else self._checkpoints.meta()
+        return None if self.last_step is None else together.agreed(lambda: self._checkpoints.meta())
 
     def restored(self, like: Any) -> Any:
         """The pytree of the last checkpoint."""
-        return self._checkpoints.restored(like)
+        found = like
+
+        def read() -> None:
+            nonlocal found
+            found = self._checkpoints.restored(like)
+
+        together.agreed(read)
+        return together.from_first(found, like)
 
     def _check_record(self) -> None:
         file = self.path / "record.json"

@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from thalweg.errors import InputError
+from thalweg.train.parallel import Devices
 
 # Samples that one thread reads in a row: a batch is read by several.
 _PART = 16
@@ -70,6 +71,29 @@ class Source:
             )
 
     def at(self, index: Int[np.ndarray, "..."]) -> PyTree[np.ndarray]:
+        """The samples at one index."""
+        return next(self.read([index]))
+
+
+class DividedSource:
+    """A source for several devices: every process reads the samples of its own.
+
+    Args:
+        source: What is read.
+        devices: On which the samples of an index are divided along its last axis.
+    """
+
+    def __init__(self, source: Source, devices: Devices):
+        self._source, self._devices = source, devices
+        self.n, self.first = source.n, source.first
+
+    def read(self, indices: list[Int[np.ndarray, "..."]]) -> Iterator[PyTree[Array]]:
+        """The samples at each of these indices, in order; all processes ask for the same."""
+        own = [index[..., self._devices.own(index.shape[-1])] for index in indices]
+        for index, samples in zip(indices, self._source.read(own), strict=True):
+            yield self._devices.joined(samples, index.shape)
+
+    def at(self, index: Int[np.ndarray, "..."]) -> PyTree[Array]:
         """The samples at one index."""
         return next(self.read([index]))
 

@@ -17,6 +17,7 @@ from thalweg.sampling.presampled import Presampled
 from thalweg.sampling.scored import AbstractScored
 from thalweg.steps import as_transformation
 from thalweg.train.objective import Objective
+from thalweg.train.parallel import Devices, constrained, whole
 
 Score = Callable[[Params, Any, Any], Array]
 
@@ -84,6 +85,7 @@ class Work:
         accumulate: Parts a draw is divided into.
         written_out: Whether these parts are written out instead of looped over.
         freezes: Whether members may stop while others move.
+        devices: The devices that batches are divided among; None for a single one.
     """
 
     objective: Objective
@@ -95,11 +97,15 @@ class Work:
     accumulate: int
     written_out: bool
     freezes: bool
+    devices: Devices | None = None
 
     @property
     def reuses(self) -> bool:
-        """Whether gradients come from the pass that scored the candidates."""
-        return self.one_pass and isinstance(self.sampler, Presampled)
+        """Whether gradients come from the pass that scored the candidates.
+
+        Several devices would have to send each other what the pass keeps of those drawn.
+        """
+        return self.one_pass and self.devices is None and isinstance(self.sampler, Presampled)
 
     def transformation(self, hyper: dict[str, Array]) -> optax.GradientTransformation:
         """The optimiser of a member."""
@@ -132,7 +138,7 @@ def drawn(
     def score(index: Array | None) -> Array:
         assert work.score is not None
         places = population.data if index is None else samples(index)
-        return work.score(carry.params, carry.state, places)
+        return whole(work.devices, work.score(carry.params, carry.state, places))
 
     draw, kept = sampler.sampled(population, score, state, stream, step)
     # Scores taken anew at every step come from outside of the step, which leaves them as they are.
@@ -251,6 +257,16 @@ def fresh(work: Work, setting: Setting, member: Member, params: Params, state: A
     return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), carry)
 
 
+def carry_sharding(devices: Devices, many: bool, carry: Carry) -> Carry:
+    """Where each array of a carry belongs: scores and losses divided, the rest on all devices."""
+    axis = int(many)
+    everywhere = jax.tree.map(lambda _: devices.sharding(), carry)
+    return everywhere._replace(
+        sampler=jax.tree.map(lambda x: devices.of_table(x.shape, axis), carry.sampler),
+        loss=devices.of_rows(carry.loss.shape, axis),
+    )
+
+
 def batch_size(sampler: AbstractSampler, n: int) -> int:
     """How many samples a step draws."""
     return n if isinstance(sampler, Full) else int(getattr(sampler, "size", n))
@@ -288,6 +304,7 @@ def _gradient(
         lambda x: x.reshape(work.accumulate, x.shape[0] // work.accumulate, *x.shape[1:]),
         (batch, weights),
     )
+    parts = constrained(work.devices, parts, axis=1)
 
     def add(kept: Any, part: Any) -> tuple[Any, Array]:
         gradient, state = kept

@@ -9,7 +9,7 @@ from jaxtyping import Array
 from thalweg.sampling import Draw
 from thalweg.sampling.scored import AbstractScored
 from thalweg.train import programs
-from thalweg.train.source import Source
+from thalweg.train.source import DividedSource, Source
 from thalweg.train.step import Carry, Member, Setting, Work
 
 # Steps whose draws are made together, and whose samples are read ahead.
@@ -23,7 +23,14 @@ class Streamed:
     read ahead of the steps; one that draws by scores has its samples read as it draws.
     """
 
-    def __init__(self, work: Work, many: bool, setting: Setting, member: Member, source: Source):
+    def __init__(
+        self,
+        work: Work,
+        many: bool,
+        setting: Setting,
+        member: Member,
+        source: Source | DividedSource,
+    ):
         self._static = work, many
         self._work, self._setting, self._member, self._source = work, setting, member, source
 
