@@ -4,7 +4,7 @@
 command ``thalweg reproduce`` runs any of them and writes the page.
 """
 
-from thalweg.papers import an_ying, dai_zhu, giselsson, wojtowytsch, wu_ma_e
+from thalweg.papers import an_ying, beyond, dai_zhu, giselsson, wojtowytsch, wu_ma_e
 from thalweg.papers.catalogue import DOCUMENTS, Document, experiments
 from thalweg.papers.experiment import Experiment, Setting, experiment
 from thalweg.papers.job import chosen, failures, reproduce
@@ -21,6 +21,7 @@ __all__ = [
     "Series",
     "Setting",
     "an_ying",
+    "beyond",
     "chosen",
     "dai_zhu",
     "experiment",

@@ -1,9 +1,9 @@
-"""The documents, what they state, and the experiments that measure it."""
+"""The documents and what goes beyond them: what they state, and the experiments that measure it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from thalweg.papers import an_ying, dai_zhu, giselsson, wojtowytsch, wu_ma_e
+from thalweg.papers import an_ying, beyond, dai_zhu, giselsson, wojtowytsch, wu_ma_e
 from thalweg.papers.experiment import Experiment
 
 
@@ -28,6 +28,7 @@ DOCUMENTS = {
     "wu-ma-e": Document("Wu, Ma, E (2018)", wu_ma_e.ITEMS, wu_ma_e.EXPERIMENTS),
     "dai-zhu": Document("Dai and Zhu (2018)", dai_zhu.ITEMS, dai_zhu.EXPERIMENTS),
     "giselsson": Document("Giselsson, slides", giselsson.ITEMS, giselsson.EXPERIMENTS),
+    "beyond": Document("Thalweg", beyond.ITEMS, beyond.EXPERIMENTS),
 }
 
 
