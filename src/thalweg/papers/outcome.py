@@ -78,13 +78,14 @@ class Series:
         x: Its column along the axis.
         y: Its column upwards; for an image the other axis.
         label: For the legend; none if empty.
-        family: The sampler's family (``sgd``, ``rr``, ``gd``, ...), which decides the colour.
+        family: The sampler's family (``sgd``, ``rr``, ``gd``, ...), which decides the colour; or
+            the number of a colour that no sampler has, the same for series that belong together.
         kind: "line", "points", "steps" (a histogram's outline), "band" (between ``y`` and
             ``upper``), "bars", or "image" and "contour" (``z`` on the product of the columns).
         error: A column of standard errors.
         upper: The upper edge of a band.
         z: The values of an image, row by row (``y`` the slow axis).
-        dashed: For what theory says, beside what was measured.
+        dashed: For what theory says, beside what was measured; points are hollow then.
     """
 
     table: str
@@ -112,6 +113,7 @@ class Panel:
         limits: Of y where they matter.
         lines: Horizontal lines: a level and what it is.
         marks: Vertical lines, likewise.
+        names: Of places along x, in the stead of numbers.
     """
 
     x: str
@@ -122,6 +124,7 @@ class Panel:
     limits: tuple[float, float] | None = None
     lines: Sequence[tuple[float, str]] = ()
     marks: Sequence[tuple[float, str]] = ()
+    names: Sequence[tuple[float, str]] = ()
 
 
 @dataclass(frozen=True)

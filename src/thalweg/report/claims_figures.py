@@ -58,7 +58,10 @@ def _drawing(one: Mapping[str, Any], picture: Mapping[str, Any]) -> Drawing:
 
 def _draw_panel(axes: Axes, panel: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
     for place, series in enumerate(panel["series"]):
-        colour = COLOURS.get(series["family"]) or _PLAIN[place % len(_PLAIN)]
+        # A number is one of the plain colours, for series that belong together.
+        family = series["family"]
+        number = int(family) if family.isdigit() else place
+        colour = COLOURS.get(family) or _PLAIN[number % len(_PLAIN)]
         _draw(axes, series, tables[series["table"]], colour)
     axes.set(xlabel=panel["x"], ylabel=panel["y"])
     axes.set_title(panel["title"])
@@ -68,6 +71,10 @@ def _draw_panel(axes: Axes, panel: Mapping[str, Any], tables: Mapping[str, Any])
         axes.set_yscale("log")
     if panel["limits"]:
         axes.set_ylim(*panel["limits"])
+    if panel.get("names"):
+        places, names = zip(*panel["names"], strict=True)
+        axes.set_xticks(places, names)
+        axes.set_xmargin(0.2)
     for level, text in panel["lines"]:
         axes.axhline(level, color="#8C8C8C", linewidth=0.7, linestyle=(0, (4, 2)))
         _beside(axes, text, (0.99, level), axes.get_yaxis_transform(), "right", "bottom")
@@ -106,8 +113,19 @@ def _draw(axes: Axes, series: Mapping[str, Any], table: Mapping[str, Any], colou
         axes.step(x, y, where="mid", color=colour, label=label)
     elif kind == "points":
         error = numbers(table[series["error"]]) if series["error"] else None
+        # Hollow: what others measured, or what theory says.
+        face, edge = ("none", 0.5) if series["dashed"] else (colour, 1.0)
         axes.errorbar(
-            x, y, error, fmt="o", markersize=2.2, color=colour, label=label, elinewidth=0.7
+            x,
+            y,
+            error,
+            fmt="o",
+            markersize=2.2,
+            color=colour,
+            markerfacecolor=face,
+            markeredgewidth=edge,
+            label=label,
+            elinewidth=0.7,
         )
     else:
         style = (0, (4, 1.5)) if series["dashed"] else "-"

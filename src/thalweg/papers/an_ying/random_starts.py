@@ -124,7 +124,14 @@ def _picture() -> Picture:
             )
             for f, label in {"gd": "gradient descent", "sgd": "SGD", "rr": "RR"}.items()
         ]
-        return Panel("sampler", "share in the global basin", series, title=title, limits=(0.0, 1.0))
+        return Panel(
+            "sampler",
+            "share in the global basin",
+            series,
+            title=title,
+            limits=(0.0, 1.0),
+            names=[(0.0, "GD"), (1.0, "SGD"), (2.0, "RR")],
+        )
 
     return Picture(
         "random-starts",
