@@ -124,6 +124,15 @@ def test_batch_normalisation_moves_its_state_as_apply_batch_does():
     assert_close(run.state, state)
 
 
+def test_a_short_batch_and_a_state_are_refused():
+    # What fills up the batch has no weight, but batch normalisation would count it.
+    model = models.mlp((4, 6, 3), batch_norm=True)
+    objective = Objective.of_model(model, models.cross_entropy)
+    params, state = model.init(KEY, jnp.float64), model.init_state(jnp.float64)
+    with pytest.raises(InputError, match=r"has 4 samples of 12, .*whole batches \(36 of 40\)"):
+        train(objective, params, samples(), **options(state=state, sampler=tw.Reshuffled(12)))
+
+
 def test_a_state_of_ones_own():
     # Losses that are shifted by a count of samples seen, which training moves and inference reads.
     objective = Objective(

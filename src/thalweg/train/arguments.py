@@ -15,6 +15,7 @@ from jaxtyping import Array, Key
 from thalweg.errors import InputError
 from thalweg.problem import FiniteSum, Params, describe
 from thalweg.random import Stream
+from thalweg.sampling.passes import AbstractPasses
 from thalweg.steps import as_transformation, check_step
 from thalweg.train.objective import Objective, check_labels
 from thalweg.train.source import Source, is_source
@@ -187,6 +188,21 @@ def check_parts(accumulate: int, size: int) -> None:
         raise InputError(
             f"a batch of {size} samples cannot be divided into accumulate={accumulate} equal "
             "parts; give a divisor"
+        )
+
+
+def check_whole_batches(sampler: Any, n: int, state: Any) -> None:
+    """Raise InputError if passes end in a short batch, and the model has a state.
+
+    A short batch is filled up with repeats of weight zero. They move no parameter, but batch
+    normalisation would count them.
+    """
+    short = n % sampler.size if isinstance(sampler, AbstractPasses) else 0
+    if short and jax.tree.leaves(state):
+        raise InputError(
+            f"the last batch of a pass has {short} samples of {sampler.size}, and what fills it up "
+            "would enter the state of the model (batch normalisation); take as many samples as "
+            f"make whole batches ({n - short} of {n}), or Minibatch({sampler.size})"
         )
 
 

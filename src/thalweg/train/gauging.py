@@ -162,8 +162,8 @@ class Gauging:
         self._times = [list(entry) for entry in saved["times"]]
         self._since = saved["since"]
         if saved["last"] is not None:
-            step, number, (*numbers, losses) = saved["last"]
-            self._last = step, number, Promise(*numbers, np.asarray(losses))
+            step, number, (decrease, error, rate, losses) = saved["last"]
+            self._last = step, number, Promise(decrease, error, rate, np.asarray(losses))
 
     def _cost_ratio(self, crew: Crew) -> float:
         """The candidate's seconds a step over the plain sampler's: measured if both have run."""

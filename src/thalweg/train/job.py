@@ -11,6 +11,7 @@ import numpy as np
 from thalweg.errors import InputError
 from thalweg.output import Output, environment
 from thalweg.sampling import Cyclic, Full, Reshuffled
+from thalweg.train.arguments import check_whole_batches
 from thalweg.train.auto import Auto
 from thalweg.train.config import Config
 from thalweg.train.curvature_path import check_followed, followed
@@ -67,6 +68,8 @@ class Job:
         if track is not None:
             check_followed(network)
         rows = rows_of(origin.request, network.n, network.groups)
+        for row in rows:
+            check_whole_batches(row.sampler, network.n, network.state)
         return Job(str(target), origin, network, rows, where, track)
 
     @property

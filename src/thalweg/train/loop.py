@@ -146,6 +146,7 @@ def train(
     size = batch_size(first, population.n)
     arguments.check_parts(accumulate, size)
     start = arguments.started(params, state, key, members, hyper)
+    arguments.check_whole_batches(first, population.n, start.state)
     arguments.check_model(objective, start, population, source, size // accumulate)
     arguments.check_rule(optimizer, start, hyper is not None)
     work = _work(objective, sampler, optimizer, hyper is not None, accumulate, dtype, scores, start)
