@@ -104,7 +104,7 @@ SETTINGS = {
         harder="a twentieth of the losses ten times as large",
     ),
     "cifar10": Setting(
-        'name = "cifar10"\nsamples = 2000',
+        'name = "cifar10"\nclasses = [0, 1]\nsamples = 2000',
         'kind = "vgg11-small"',
         "cross-entropy",
         0.05,

@@ -14,9 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 from settings import SETTINGS, Setting
 from summary import machine, summary
 from tables import written
+from timing import step_seconds
 
 from thalweg.train.files import ROWS
 from thalweg.train.job import Job
@@ -32,8 +34,7 @@ def main() -> None:
     chosen = [arguments.only] if arguments.only else list(SETTINGS)
     for name in chosen:
         setting = SETTINGS[name]
-        result, records = _run(setting, arguments.out / name, arguments.quick)
-        kept[name] = summary(setting, result, records, arguments.quick)
+        kept[name] = _summary(setting, arguments.out / name, arguments.quick)
         settings = {key: kept[key] for key in SETTINGS if key in kept}
         text = json.dumps({"machine": machine(), "settings": settings}, indent=1)
         _RESULT.write_text(text + "\n")
@@ -47,13 +48,18 @@ def _pinned() -> None:
     time.perf_counter = time.process_time
 
 
-def _run(setting: Setting, folder: Path, quick: bool) -> tuple[dict[str, Any], list[Path]]:
-    """The result, and the records of its rows."""
+def _summary(setting: Setting, folder: Path, quick: bool) -> dict[str, Any]:
+    """Train by all samplers, or read what was trained; and time their steps."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "setting.toml"
     config.write_text(setting.text(quick))
     job = Job.of(config)
-    return job.run(folder), [folder / ROWS / row.folder / "metrics.jsonl" for row in job.rows]
+    result = job.run(folder)
+    records = [folder / ROWS / row.folder / "metrics.jsonl" for row in job.rows]
+    about = [None if r["failure"] else 1 / r["steps_per_second"] for r in result["rows"]]
+    with jax.enable_x64(False):
+        seconds = step_seconds(job, about)
+    return summary(setting, result, records, seconds, quick)
 
 
 def _arguments() -> argparse.Namespace:

@@ -19,20 +19,34 @@ _KEPT = (
 
 
 def summary(
-    setting: Setting, result: dict[str, Any], records: list[Path], quick: bool
+    setting: Setting,
+    result: dict[str, Any],
+    records: list[Path],
+    seconds: list[float | None],
+    quick: bool,
 ) -> dict[str, Any]:
-    """The numbers of a setting, small enough to be kept."""
-    pairs = zip(result["rows"], records, strict=True)
-    curves = [None if row["failure"] is not None else _curves(path) for row, path in pairs]
+    """The numbers of a setting, small enough to be kept.
+
+    Args:
+        setting: The setting.
+        result: Of its trainings.
+        records: Of the rows.
+        seconds: A step's, of each row; None where it diverged.
+        quick: Whether it was the short version.
+    """
+    curves = [
+        None if own is None else _curves(path, own)
+        for path, own in zip(records, seconds, strict=True)
+    ]
     target = float(np.max(np.min(curves[0]["loss"], axis=0)))
     reference = _crossed(curves[0], target)
     rows = []
-    for row, curve in zip(result["rows"], curves, strict=True):
+    for row, curve, own in zip(result["rows"], curves, seconds, strict=True):
         kept: dict[str, Any] = {name: row[name] for name in _KEPT}
         kept["switches"] = len(row["switches"])
         gauge = row["gauge"]
         kept["variance_ratio"] = gauge and gauge["variance_ratio"][-1]
-        kept["step_seconds"] = 1 / row["steps_per_second"] if row["failure"] is None else None
+        kept["step_seconds"] = own
         kept["at_equal_time"] = None if curve is None else _at(curve, curves[0]["seconds"][-1])
         kept |= _verdict(reference, None if curve is None else _crossed(curve, target))
         kept["curve"] = None if curve is None else _thin(curve)
@@ -59,14 +73,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _curves(path: Path) -> dict[str, np.ndarray]:
-    """Test losses, shape (looks, seeds), with the steps and the seconds of the looks."""
+def _curves(path: Path, seconds: float) -> dict[str, np.ndarray]:
+    """Test losses, shape (looks, seeds), with the steps and the seconds of the looks.
+
+    Seconds are those of the steps; where samplers were switched, the run's own, with all looks.
+    """
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     looks = [line for line in lines if "evaluation" in line]
     values = {name: [k["evaluation"][name] for k in looks] for name in looks[0]["evaluation"]}
+    steps = np.array([k["step"] for k in looks], float)
+    own = np.array([k["seconds"] for k in looks], float)
+    switched = any("switch" in line for line in lines)
     return {
-        "step": np.array([k["step"] for k in looks], float),
-        "seconds": np.array([k["seconds"] for k in looks], float),
+        "step": steps,
+        "seconds": own if switched else steps * seconds,
         # A loss that is not finite is null there.
         **{name: np.array(value, float) for name, value in values.items()},
     }
