@@ -119,5 +119,5 @@ def test_the_number_of_cores_does_not_change_the_numbers(monkeypatch):
 
 
 def a_run_on(cores, monkeypatch):
-    monkeypatch.setattr("thalweg.fleet._cores", lambda: cores)
+    monkeypatch.setattr("thalweg.fleet.cores", lambda: cores)
     return a_run(tw.Minibatch(1))

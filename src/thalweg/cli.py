@@ -18,6 +18,8 @@ from thalweg.errors import InputError
 # The base of all errors of usage; the module it lives in depends on the version of Typer.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 _INTERRUPTED = 130
+# Experiments at a time: each takes a gigabyte.
+_MOST = 4
 
 app = typer.Typer(
     help="Which minimum does stochastic gradient descent select, why, and how do you change it?",
@@ -160,6 +162,15 @@ def _set_side_by_side(
 
     names = " ".join(str(Path(folder).resolve()) for folder in folders)
     return _written(read, "side-by-side", "trainings", {"folders": names}, out, overwrite)
+
+
+def _workers(quick: bool) -> int:
+    """Processes that run experiments: a core each, a few at most; one where progress is told."""
+    import jax
+
+    from thalweg.fleet import cores
+
+    return min(cores(), _MOST) if quick and jax.default_backend() == "cpu" else 1
 
 
 def _written(
@@ -400,7 +411,7 @@ def reproduce(
     options = {"names": names, "quick": quick, "seed": seed, "data_dir": data_dir}
 
     def run(_: str, **given: Any) -> dict[str, Any]:
-        return papers.reproduce(**given)
+        return papers.reproduce(**given, workers=_workers(quick))
 
     folder = _written(run, "reproduce", " ".join(names) or "all", options, out, overwrite)
     _show(folder, json)

@@ -51,7 +51,7 @@ class Fleet:
         self._groups: list[Chain] = []
         devices = jax.local_devices()
         on_cores = len(devices) == 1 and devices[0].platform == "cpu"
-        self.workers = _cores() if on_cores else len(devices)
+        self.workers = cores() if on_cores else len(devices)
         self._shares = self._divided(devices)
         arrays = eqx.filter(setting, eqx.is_array)
         self._arrays = {device: jax.device_put(arrays, device) for device in devices}
@@ -166,7 +166,7 @@ def _finished(call: Any) -> Any:
     return jax.block_until_ready(executable(*arguments))
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -3,6 +3,9 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,7 @@ def reproduce(
     data_dir: str | Path | None = None,
     work: Callable[[], Path] | None = None,
     progress: Progress | None = None,
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Run experiments; those without their data are skipped, and counted as such.
 
@@ -56,6 +60,9 @@ def reproduce(
         work: Makes the folder for checkpoints; called once the request makes sense. Finished
             experiments are kept there, and not run again.
         progress: Told label, done, total.
+        workers: Processes that run experiments side by side: most of the time of a short one is
+            compilation, which one core does. Scripts that ask for more than one need the usual
+            ``if __name__ == "__main__"``.
 
     Returns:
         The result; ``schema`` names its form.
@@ -65,11 +72,15 @@ def reproduce(
     """
     asked = chosen(names) if names else experiments()
     folder = None if work is None else work()
-    done = []
-    for place, one in enumerate(asked):
-        if progress is not None:
-            progress("experiments", place, len(asked))
-        done.append(_finished(one, folder, quick, seed, data_dir, progress))
+    given = folder, quick, seed, data_dir
+    if workers > 1 and len(asked) > 1:
+        done = _side_by_side(asked, given, workers, progress)
+    else:
+        done = []
+        for place, one in enumerate(asked):
+            if progress is not None:
+                progress("experiments", place, len(asked))
+            done.append(_finished(one, *given, progress))
     return {
         "schema": SCHEMA,
         "kind": "claims",
@@ -88,6 +99,30 @@ def reproduce(
         "notes": [],
         "sentences": _sentences(done),
     }
+
+
+def _side_by_side(
+    asked: Sequence[Experiment], given: Any, workers: int, progress: Progress | None
+) -> list[dict[str, Any]]:
+    """What experiments found, several at a time, the longest begun first."""
+    # Not forked: JAX has threads.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        first = sorted(asked, key=lambda one: -one.seconds[0])
+        running = {pool.submit(partial(_by_name, one.name), *given): one.name for one in first}
+        found: dict[str, dict[str, Any]] = {}
+        for future in as_completed(running):
+            found[running[future]] = future.result()
+            if progress is not None:
+                progress("experiments", len(found), len(asked))
+    return [found[one.name] for one in asked]
+
+
+def _by_name(
+    name: str, folder: Path | None, quick: bool, seed: int, data_dir: str | Path | None
+) -> dict[str, Any]:
+    """What an experiment found, in a process that knows its name alone."""
+    (one,) = chosen([name])
+    return _finished(one, folder, quick, seed, data_dir, None)
 
 
 def _finished(
