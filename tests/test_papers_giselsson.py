@@ -62,9 +62,3 @@ def test_fast(name):
 @pytest.mark.parametrize("name", sorted(set(BY_NAME) - set(FAST)))
 def test_slow(name):
     check(name)
-
-
-def test_every_item_has_an_experiment():
-    covered = [item for one in giselsson.EXPERIMENTS for item in one.covers]
-    assert set(covered) == set(giselsson.ITEMS)
-    assert len(set(giselsson.ITEMS)) == len(giselsson.ITEMS)

@@ -129,7 +129,7 @@ def _verdict(
         return {"reached": 0, "steps_ratio": None, "seconds_ratio": None, "verdict": "diverges"}
     there = np.isfinite(crossed["step"])
     found: dict[str, Any] = {"reached": int(there.sum())}
-    ratios = {axis: _ratio(crossed[axis][there], reference[axis]) for axis in crossed}
+    ratios = {axis: _ratio(crossed[axis][there], reference[axis][there]) for axis in crossed}
     found["steps_ratio"], found["seconds_ratio"] = ratios["step"], ratios["seconds"]
     if 2 * there.sum() <= there.size:
         return {**found, "verdict": "harms"}
@@ -141,12 +141,12 @@ def _verdict(
 
 
 def _ratio(values: np.ndarray, reference: np.ndarray) -> dict[str, float] | None:
-    """The mean over SGD's, with its standard error over the seeds of both."""
+    """The mean over SGD's of the same seeds, which begin at the same places; with its error."""
     if values.size < 2:
         return None
-    shares = [np.std(x, ddof=1) / np.sqrt(x.size) / np.mean(x) for x in (values, reference)]
     ratio = float(np.mean(values) / np.mean(reference))
-    return {"mean": ratio, "error": ratio * float(np.hypot(*shares))}
+    spread = np.std(values - ratio * reference, ddof=1) / np.sqrt(values.size)
+    return {"mean": ratio, "error": float(spread / np.mean(reference))}
 
 
 def _thin(curve: dict[str, np.ndarray]) -> dict[str, list[float]]:

@@ -41,7 +41,8 @@ def _pays(settings: dict[str, Any]) -> str:
             place = [_name(name, setting), _label(row), str(row["reached"]), *cells]
             equal = row["at_equal_time"] or {}
             same = [_with_error(equal.get(key)) for key in ("loss", "accuracy")]
-            lines.append(_line([*place, _WORDS[row["verdict"]], *same]))
+            first = row is setting["rows"][0]
+            lines.append(_line([*place, "" if first else _WORDS[row["verdict"]], *same]))
     return "\n".join(lines) + "\n"
 
 

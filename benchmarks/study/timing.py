@@ -15,7 +15,8 @@ def step_seconds(job: Job, seconds: list[float | None]) -> list[float | None]:
     """CPU seconds of a step of each row, of all its seeds together: medians over the rounds.
 
     The trainings themselves run row by row, and some of them for hundredths of a second: too short
-    to be compared. An ``Auto`` is its plain sampler here.
+    to be compared. An ``Auto`` that is not switched runs the program of the first row, and has its
+    time.
 
     Args:
         job: The training.
@@ -24,19 +25,20 @@ def step_seconds(job: Job, seconds: list[float | None]) -> list[float | None]:
     found: list[list[float]] = [[] for _ in job.rows]
     for _ in range(_ROUNDS):
         for row, about, kept in zip(job.rows, seconds, found, strict=True):
-            if about is not None:
+            if about is not None and not isinstance(row.sampler, Auto):
                 kept.append(_timed(job, row, max(20, min(5000, int(_SECONDS / about)))))
-    return [median(times) if times else None for times in found]
+    timed = [median(times) if times else None for times in found]
+    autos = [isinstance(row.sampler, Auto) for row in job.rows]
+    return [timed[0] if auto else own for auto, own in zip(autos, timed, strict=True)]
 
 
 def _timed(job: Job, row: Any, steps: int) -> float:
     network, config = job.network, job.origin.request.config
-    sampler = row.sampler.plain if isinstance(row.sampler, Auto) else row.sampler
     training = train(
         network.objective,
         network.init,
         network.train,
-        sampler=sampler,
+        sampler=row.sampler,
         optimizer=row.optimizer,
         steps=steps,
         key=jax.random.key(config.seed),

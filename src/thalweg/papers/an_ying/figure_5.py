@@ -52,7 +52,7 @@ def _loss(weights: Float[Array, " 2"], sample: tuple[Array, Array, Array]) -> Ar
     "an-ying/figure-5",
     "A network over two weights: SGD drifts to a flat, shallow minimum, RR to the deep one",
     covers=("Figure 5",),
-    seconds=(40, 250),
+    seconds=(54, 250),
     needs=("mnist",),
 )
 def figure_5(setting: Setting) -> Outcome:
