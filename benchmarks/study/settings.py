@@ -36,13 +36,14 @@ class Setting:
     steps: int
     batch: int = 32
     seeds: int = 5
+    looks: int = 40
     samplers: Sequence[str] = tuple(_SAMPLERS)
     harder: str = ""
 
     def text(self, quick: bool) -> str:
         """The file for ``thalweg train``."""
         steps = self.steps // 10 if quick else self.steps
-        every = max(1, steps // 40)
+        every = max(1, steps // self.looks)
         numbers = {"half": self.step / 2, "every": every}
         rows = [
             f"[[sampler]]\n{_SAMPLERS[name].format(**numbers)}\nbatch = {self.batch}\n"
@@ -81,8 +82,6 @@ def _with_harder(name: str, setting: Setting) -> dict[str, Setting]:
 
 
 _IMAGES = 'kind = "mlp"\nhidden = [64, 64]'
-_KEPT = tuple(name for name in _SAMPLERS if name != "fresh")
-
 SETTINGS = {
     **_with_harder(
         "mnist", Setting('name = "mnist"\nsamples = 4000', _IMAGES, "cross-entropy", 0.1, 2000)
@@ -114,13 +113,16 @@ SETTINGS = {
         seeds=3,
         samplers=("SGD", "half step", "rolling", "presampled", "auto"),
     ),
+    # A step of a convolutional net takes long, and looks as well.
     "cifar10": Setting(
         'name = "cifar10"\nclasses = [0, 1]\nsamples = 1900',
         'kind = "vgg11-small"',
         "cross-entropy",
         0.05,
-        300,
+        100,
         batch=64,
-        samplers=_KEPT,
+        seeds=3,
+        looks=10,
+        samplers=("SGD", "rolling", "presampled"),
     ),
 }
