@@ -114,12 +114,8 @@ def _panel(axes: Any, setting: dict[str, Any], axis: str) -> None:
         low, high = curve["loss"] - curve["error"], curve["loss"] + curve["error"]
         axes.fill_between(curve[axis], low, high, color=colour, alpha=0.2, lw=0)
     axes.axhline(setting["target"], color="0.6", lw=0.6, ls=":", zorder=0)
-    tail = [
-        row["curve"]["loss"][len(row["curve"]["loss"]) // 20]
-        for row in setting["rows"]
-        if row["curve"]
-    ]
-    axes.set_ylim(top=1.05 * max(tail))
+    losses = [row["curve"]["loss"] for row in setting["rows"] if row["curve"]]
     axes.set_yscale("log")
+    axes.set_ylim(0.97 * min(map(min, losses)), 1.05 * max(loss[2] for loss in losses))
     if axis == "seconds":
         axes.set_xscale("log")
