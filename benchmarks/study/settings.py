@@ -37,6 +37,7 @@ class Setting:
     batch: int = 32
     seeds: int = 5
     looks: int = 40
+    assessed: bool = True
     samplers: Sequence[str] = tuple(_SAMPLERS)
     harder: str = ""
 
@@ -57,7 +58,7 @@ class Setting:
                 f"[model]\n{self.model}\n",
                 f'[optimizer]\nname = "sgd"\nstep = {self.step}\n',
                 *rows,
-                "[assess]\nsamples = 500\n",
+                "[assess]\nsamples = 500\n" if self.assessed else "[assess]\nseeds = 0\n",
             ]
         )
 
@@ -113,7 +114,7 @@ SETTINGS = {
         seeds=3,
         samplers=("SGD", "half step", "rolling", "presampled", "auto"),
     ),
-    # A step of a convolutional net takes long, and looks as well.
+    # A step of a convolutional net takes long, and looks and curvature as well.
     "cifar10": Setting(
         'name = "cifar10"\nclasses = [0, 1]\nsamples = 1900',
         'kind = "vgg11-small"',
@@ -123,6 +124,7 @@ SETTINGS = {
         batch=64,
         seeds=3,
         looks=10,
+        assessed=False,
         samplers=("SGD", "rolling", "presampled"),
     ),
 }
