@@ -24,7 +24,9 @@ class Setting:
         step: Of SGD, in the middle of those at which it learns well.
         steps: How many.
         batch: Samples a step.
-    seeds: How many.
+        seeds: How many.
+        looks: At the test loss, along a run.
+        assessed: Whether the curvature of the ends is measured.
         samplers: Which of them.
         harder: A word for what is made harder.
     """
