@@ -235,7 +235,7 @@ def test_the_step_sets_the_scale_and_the_batch():
     assert minimum_action_path(_wells(1.0, 0.05), A, O).action == pytest.approx(2 * one, rel=1e-9)
 
 
-@pytest.mark.parametrize("step", [0.05, 0.5])
+@pytest.mark.parametrize("step", [pytest.param(0.05, marks=pytest.mark.slow), 0.5])
 def test_linear_chain(step):
     S = scipy.linalg.solve_discrete_lyapunov(np.eye(2) + step * SPIRAL, step * UNEQUAL)
     end = np.array([1.0, 0.7])

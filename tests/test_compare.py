@@ -174,6 +174,7 @@ def digits():
         return compare("digits", quick=True, trials=2, steps=300, batch=(8, 4), seed=1, track=5.0)
 
 
+@pytest.mark.slow
 def test_digits_tells_the_story(digits):
     families = [r["family"] for r in digits["rows"]]
     assert families == ["gd", "sgd", "sgd", "sgd-half", "rr", "rr-fixed"]
@@ -199,6 +200,7 @@ def test_digits_tells_the_story(digits):
     assert "From the same point" in digits["sentences"][-1]
 
 
+@pytest.mark.slow
 def test_a_result_is_plain_json(digits, tmp_path):
     out = Output.at(tmp_path / "a", {"problem": "digits"})
     out.open()

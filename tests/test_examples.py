@@ -56,6 +56,7 @@ def run_example(name, picture, monkeypatch, capsys):
     return capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 def test_ways_out_of_the_minimum_of_mueller_brown(monkeypatch, capsys, tmp_path):
     lines = run_example("mueller_brown_paths.py", tmp_path / "a.svg", monkeypatch, capsys)
     assert lines[0] == "passes at -10.157, -14.393"
@@ -63,6 +64,7 @@ def test_ways_out_of_the_minimum_of_mueller_brown(monkeypatch, capsys, tmp_path)
     assert 0 < float(re.search(r": ([\d.]+) ", lines[1]).group(1)) < 12
 
 
+@pytest.mark.slow
 def test_constant_noise_and_noise_that_scales_with_the_loss_select_alike(
     monkeypatch, capsys, tmp_path
 ):
@@ -77,7 +79,7 @@ def test_constant_noise_and_noise_that_scales_with_the_loss_select_alike(
 @pytest.mark.parametrize(
     "name",
     [
-        "plain_function",
+        pytest.param("plain_function", marks=pytest.mark.slow),
         pytest.param("flax_model", marks=pytest.mark.slow),
         pytest.param("equinox_model", marks=pytest.mark.slow),
         pytest.param("pytorch_module", marks=pytest.mark.slow),

@@ -56,7 +56,15 @@ CASES = {
         [-0.5, 1.4],
     ),
 }
-every_case = pytest.mark.parametrize("name", CASES)
+# Those that the others contain: draws, and scores.
+_CONTAINED = ("sgd-1000-samples", "gradient-norms")
+every_case = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in _CONTAINED else [])
+        for name in CASES
+    ],
+)
 both_types = pytest.mark.parametrize(
     "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
 )

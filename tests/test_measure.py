@@ -154,6 +154,7 @@ def test_files_and_page(net, tmp_path, capsys):
     assert run(["compare", "toy-pair", "--out", str(folder)]) == 2
 
 
+@pytest.mark.slow
 def test_points_of_a_comparison_of_a_network(tmp_path):
     network = load_network("digits", None)
     with jax.enable_x64(False):

@@ -371,6 +371,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
         small(checkpoint=path, temperature=0.04)
 
 
+@pytest.mark.slow
 def test_a_budget_that_ends_is_told():
     with pytest.warns(UserWarning, match="the budget ended after .* replications at a relative er"):
         found = small(relative_error=0.01, budget=4e6)

@@ -7,6 +7,7 @@ so that a step costs one call for every two words and no keys are split on the w
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -22,6 +23,8 @@ _MANY_PAIRS = 3
 _WORDS, _FOLDED, _KEYS = 0, 1, 2
 
 
+# Inlined: a program's operations are what they were, and Python makes them once for each shape.
+@partial(jax.jit, inline=True)
 def threefry2x32(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Array, Array]:
     """Two words of 32 bits from a key and a counter of two words each; all broadcast.
 
