@@ -60,10 +60,7 @@ CASES = {
 _CONTAINED = ("sgd-1000-samples", "gradient-norms")
 every_case = pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in _CONTAINED else [])
-        for name in CASES
-    ],
+    [pytest.param(name, marks=[pytest.mark.slow] if name in _CONTAINED else []) for name in CASES],
 )
 both_types = pytest.mark.parametrize(
     "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]

@@ -1,4 +1,4 @@
-"""What several experiments of this document share: estimates, and the lattice of section 2."""
+"""What several experiments of this document share: ends, and the lattice of section 2."""
 
 from typing import Any, NamedTuple
 
@@ -8,42 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import thalweg as tw
+from thalweg.papers.estimates import Share
 
 # Having left the sharp well of section 2 is theta < -1/2, half way down the other well.
 LEFT = -0.5
 POPULATION = tw.Resampled(1, lipschitz=(1.0, 5.0))
-
-
-class Share(NamedTuple):
-    """A share of trials and its standard error, of which none is certain: 1/N at least."""
-
-    value: float
-    error: float
-
-    @classmethod
-    def of(cls, truths: Any) -> "Share":
-        """The share of the true ones."""
-        truths = np.asarray(truths, dtype=float)
-        p, n = float(truths.mean()), truths.size
-        return cls(p, max(float(np.sqrt(p * (1 - p) / n)), 1 / n))
-
-
-class Mean(NamedTuple):
-    """A mean of independent numbers and its standard error."""
-
-    value: float
-    error: float
-
-    @classmethod
-    def of(cls, values: Any) -> "Mean":
-        """The mean over the first axis of one number each."""
-        values = np.asarray(values, dtype=float)
-        return cls(float(values.mean()), float(values.std(ddof=1) / np.sqrt(values.size)))
-
-
-def apart(first: Any, second: Any) -> float:
-    """The standard error of the difference of two independent numbers with errors."""
-    return float(np.hypot(first[1], second[1]))
 
 
 def values(problem: tw.FiniteSum, points: Any) -> Float[np.ndarray, " points"]:

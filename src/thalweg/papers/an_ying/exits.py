@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 import thalweg as tw
-from thalweg.papers.an_ying.common import POPULATION, Mean, apart
+from thalweg.papers.an_ying.common import POPULATION
 from thalweg.papers.checks import above, below, both, is_so, near, within
+from thalweg.papers.estimates import Mean, apart
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import thalweg as tw
-from thalweg.papers.an_ying.common import LEFT, POPULATION, Share, kept_on_lattice
+from thalweg.papers.an_ying.common import LEFT, POPULATION, kept_on_lattice
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Share
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import thalweg as tw
-from thalweg.papers.an_ying.common import Share, apart, ends_in, values
+from thalweg.papers.an_ying.common import ends_in, values
 from thalweg.papers.an_ying.group_means import GroupMeans
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Share, apart
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 

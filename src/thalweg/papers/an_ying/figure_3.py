@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import thalweg as tw
-from thalweg.papers.an_ying.common import Mean, apart
 from thalweg.papers.checks import Check, above, below, both, is_so, near
+from thalweg.papers.estimates import Mean, apart
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 

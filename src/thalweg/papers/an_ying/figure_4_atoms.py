@@ -6,17 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import thalweg as tw
-from thalweg.papers.an_ying.common import Share, apart, values
+from thalweg.papers.an_ying.common import values
+from thalweg.papers.an_ying.surfaces import SAMPLERS, descended, note, panels
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Share, apart
 from thalweg.papers.experiment import Setting, experiment
-from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-
-_SAMPLERS = {
-    "gd": ("gradient descent", tw.Full()),
-    "sgd": ("SGD", tw.Minibatch(1)),
-    "rr": ("RR", tw.Reweighted(1)),
-}
-_TRIALS = 10
+from thalweg.papers.outcome import Claim, Outcome, Picture
 
 
 @experiment(
@@ -32,13 +27,13 @@ def figure_4_atoms(setting: Setting) -> Outcome:
     literal = tw.landscapes.atoms(second_branch="literal")
     shares: dict[str, Share] = {}
     tables: dict[str, dict[str, Any]] = {"paths": {}, "energies": {}}
-    for family, (label, sampler) in _SAMPLERS.items():
+    for family, (label, sampler) in SAMPLERS.items():
         # RR asks all atoms for the norm of their gradient at every step.
         count = {"gd": 1, "rr": setting.choose(16, 200)}.get(family, chains)
-        run = _run(landscape, sampler, setting, count, label)
+        run = descended(landscape, sampler, setting, count, label)
         shares[family] = _deep(landscape, run)
-        _note(landscape, family, run, tables)
-    run = _run(literal, tw.Minibatch(1), setting, chains, "SGD, literal")
+        note(landscape, family, run, tables)
+    run = descended(literal, tw.Minibatch(1), setting, chains, "SGD, literal")
     shares["sgd, literal"] = _deep(literal, run)
     tables["shares"] = {
         "sampler": list(shares),
@@ -54,21 +49,6 @@ def figure_4_atoms(setting: Setting) -> Outcome:
     )
 
 
-def _run(
-    landscape: tw.Landscape, sampler: Any, setting: Setting, chains: int, label: str
-) -> tw.Run:
-    return tw.simulate(
-        tw.Descent(landscape.problem, sampler, landscape.step),
-        landscape.start,
-        steps=landscape.steps,
-        key=setting.key,
-        chains=chains,
-        record=tw.Record(every=50),
-        progress=setting.progress_of(label),
-        checkpoint=setting.checkpoint(label),
-    )
-
-
 def _deep(landscape: tw.Landscape, run: tw.Run) -> Share:
     """The share in the deep well: in its basin, and below the saddle.
 
@@ -78,18 +58,6 @@ def _deep(landscape: tw.Landscape, run: tw.Run) -> Share:
     owners = np.asarray(tw.basin(landscape.problem, landscape.minima, run.params))
     below_saddle = values(landscape.problem, run.params) < landscape.saddles[0].value
     return Share.of((owners == 0) & below_saddle)
-
-
-def _note(
-    landscape: tw.Landscape, family: str, run: tw.Run, tables: dict[str, dict[str, Any]]
-) -> None:
-    """One path, and the energies of ten with their deviation."""
-    ten = np.asarray(run.records["params"])[:_TRIALS]
-    tables["paths"][f"{family} x"], tables["paths"][f"{family} y"] = ten[0].T
-    heights = values(landscape.problem, ten.reshape(-1, 2)).reshape(ten.shape[:2])
-    tables["energies"]["step"] = run.record_steps
-    tables["energies"][family] = heights.mean(axis=0)
-    tables["energies"][f"{family} deviation"] = heights.std(axis=0)
 
 
 def _surface(landscape: tw.Landscape) -> dict[str, np.ndarray]:
@@ -159,18 +127,10 @@ def _points(landscape: tw.Landscape) -> list[Claim]:
 
 
 def _picture() -> Picture:
-    paths = [Series("landscape", "x", "y", z="E", kind="contour")] + [
-        Series("paths", f"{family} x", f"{family} y", label, family)
-        for family, (label, _) in _SAMPLERS.items()
-    ]
-    energies = [
-        Series("energies", "step", family, "", family, error=f"{family} deviation")
-        for family in _SAMPLERS
-    ]
     return Picture(
         "figure-4-atoms",
         "A thousand atoms (k - 500 on the second branch), from (3, 1). Left: one path of each "
         "sampler over lines of equal energy. Right: the energy over ten trials (one of gradient "
         "descent), mean and deviation.",
-        [Panel("x", "y", paths), Panel("iteration k", "energy", energies)],
+        panels("E", "energy"),
     )

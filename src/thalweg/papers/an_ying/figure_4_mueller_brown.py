@@ -6,17 +6,12 @@ import jax
 import numpy as np
 
 import thalweg as tw
-from thalweg.papers.an_ying.common import Share, apart, ends_in, values
+from thalweg.papers.an_ying.common import ends_in, values
+from thalweg.papers.an_ying.surfaces import SAMPLERS, descended, note, panels
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Share, apart
 from thalweg.papers.experiment import Setting, experiment
-from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-
-_SAMPLERS = {
-    "gd": ("gradient descent", tw.Full()),
-    "sgd": ("SGD", tw.Minibatch(1)),
-    "rr": ("RR", tw.Reweighted(1)),
-}
-_TRIALS = 10
+from thalweg.papers.outcome import Claim, Outcome, Picture
 
 
 @experiment(
@@ -31,10 +26,10 @@ def figure_4_mueller_brown(setting: Setting) -> Outcome:
     landscape = tw.landscapes.mueller_brown()
     shares: dict[str, dict[str, Share]] = {"V_i": {}}
     tables: dict[str, dict[str, Any]] = {"paths": {}, "energies": {}}
-    for family, (label, sampler) in _SAMPLERS.items():
-        run = _run(landscape, sampler, setting, chains, label)
+    for family, (label, sampler) in SAMPLERS.items():
+        run = descended(landscape, sampler, setting, chains, label)
         shares["V_i"][family] = ends_in(landscape, run.params)
-        _note(landscape, family, run, tables)
+        note(landscape, family, run, tables)
     others = {
         "V_i/4": tw.landscapes.mueller_brown(scale=0.25),
         "V_i, A_1 = -200": tw.landscapes.mueller_brown(a1=-200.0),
@@ -42,8 +37,8 @@ def figure_4_mueller_brown(setting: Setting) -> Outcome:
     for name, other in others.items():
         shares[name] = {}
         for family in ("sgd", "rr"):
-            label, sampler = _SAMPLERS[family]
-            run = _run(other, sampler, setting, chains, f"{name} {label}")
+            label, sampler = SAMPLERS[family]
+            run = descended(other, sampler, setting, chains, f"{name} {label}")
             shares[name][family] = ends_in(other, run.params)
     rows = [(name, family, *share) for name, row in shares.items() for family, share in row.items()]
     columns = ("terms", "sampler", "share", "error")
@@ -58,32 +53,6 @@ def figure_4_mueller_brown(setting: Setting) -> Outcome:
             "mean of the four terms."
         ],
     )
-
-
-def _run(
-    landscape: tw.Landscape, sampler: Any, setting: Setting, chains: int, label: str
-) -> tw.Run:
-    return tw.simulate(
-        tw.Descent(landscape.problem, sampler, landscape.step),
-        landscape.start,
-        steps=landscape.steps,
-        key=setting.key,
-        chains=chains,
-        record=tw.Record(every=10),
-        progress=setting.progress_of(label),
-    )
-
-
-def _note(
-    landscape: tw.Landscape, family: str, run: tw.Run, tables: dict[str, dict[str, Any]]
-) -> None:
-    """One path, and the energies of ten with their deviation."""
-    ten = np.asarray(run.records["params"])[:_TRIALS]
-    tables["paths"][f"{family} x"], tables["paths"][f"{family} y"] = ten[0].T
-    heights = values(landscape.problem, ten.reshape(-1, 2)).reshape(ten.shape[:2])
-    tables["energies"]["step"] = run.record_steps
-    tables["energies"][family] = heights.mean(axis=0)
-    tables["energies"][f"{family} deviation"] = heights.std(axis=0)
 
 
 def _surface(landscape: tw.Landscape) -> dict[str, np.ndarray]:
@@ -177,17 +146,9 @@ def _points(landscape: tw.Landscape) -> list[Claim]:
 
 
 def _picture() -> Picture:
-    paths = [Series("landscape", "x", "y", z="V/4", kind="contour")] + [
-        Series("paths", f"{family} x", f"{family} y", label, family)
-        for family, (label, _) in _SAMPLERS.items()
-    ]
-    energies = [
-        Series("energies", "step", family, "", family, error=f"{family} deviation")
-        for family in _SAMPLERS
-    ]
     return Picture(
         "figure-4-mueller-brown",
         "Mueller-Brown with the terms V_i, η = .002, from (-.8, 1). Left: one path of each "
         "sampler over lines of equal V/4. Right: V/4 over ten trials, mean and deviation.",
-        [Panel("x", "y", paths), Panel("iteration k", "V/4", energies)],
+        panels("V/4", "V/4"),
     )

@@ -9,8 +9,9 @@ from jaxtyping import Array, Float
 from scipy.special import expit
 
 import thalweg as tw
-from thalweg.papers.an_ying.common import Share, apart, values
+from thalweg.papers.an_ying.common import values
 from thalweg.papers.checks import above, below, both, is_so, near
+from thalweg.papers.estimates import Share, apart
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 

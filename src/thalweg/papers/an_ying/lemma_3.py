@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import thalweg as tw
-from thalweg.papers.an_ying.common import Mean, Share, apart
 from thalweg.papers.checks import above, below, both, is_so, near
+from thalweg.papers.estimates import Mean, Share, apart
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 import thalweg as tw
-from thalweg.papers.an_ying.common import Share, apart
 from thalweg.papers.checks import above, near
+from thalweg.papers.estimates import Share, apart
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 

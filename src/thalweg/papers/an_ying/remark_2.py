@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import thalweg as tw
-from thalweg.papers.an_ying.common import Mean, apart
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Mean, apart
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 

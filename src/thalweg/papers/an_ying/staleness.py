@@ -3,8 +3,9 @@
 from typing import Any
 
 import thalweg as tw
-from thalweg.papers.an_ying.common import Share, ends_in
+from thalweg.papers.an_ying.common import ends_in
 from thalweg.papers.checks import above, below, both
+from thalweg.papers.estimates import Share
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 import thalweg as tw
-from thalweg.papers.an_ying.common import Mean
 from thalweg.papers.checks import above, both, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thalweg.papers.an_ying.common import Mean
 from thalweg.papers.checks import Check, above, below, both
 from thalweg.papers.dai_zhu.trainings import PAIRS, Trainings
+from thalweg.papers.estimates import Mean
 from thalweg.papers.outcome import Claim, Panel, Picture, Series
 
 # Sampler families whose colours the three pairs take: the document's red, blue and green.

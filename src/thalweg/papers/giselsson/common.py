@@ -21,12 +21,6 @@ def square(x: Float[Array, " d"]) -> Float[Array, ""]:
     return jnp.sum(x**2)
 
 
-def mean(values: Any) -> tuple[float, float]:
-    """The mean over chains and its standard error."""
-    numbers = np.asarray(values, dtype=float)
-    return float(numbers.mean()), float(numbers.std(ddof=1) / np.sqrt(numbers.size))
-
-
 def norm(tree: Any) -> Float[Array, ""]:
     """The Euclidean norm of a pytree, as of a gradient."""
     return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))

@@ -8,8 +8,9 @@ import numpy as np
 
 import thalweg as tw
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
-from thalweg.papers.giselsson.common import mean, square
+from thalweg.papers.giselsson.common import square
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 
 _FIRST = 1 / 3
@@ -41,7 +42,7 @@ def diminishing_steps(setting: Setting) -> Outcome:
         tables["disagree"][f"{name} error"] = squares.std(axis=0, ddof=1) / np.sqrt(len(squares))
         exact = _recursion(rule, steps, 25.0)[marks]
         tables["disagree"][f"{name} exact"] = exact
-        ends[name] = (*mean(squares[:, -1]), float(exact[-1]))
+        ends[name] = (*Mean.of(squares[:, -1]), float(exact[-1]))
     # The same three with one common centre: every term is least at the solution.
     common = tw.FiniteSum(landscape.problem.loss, np.zeros((3, 2)))
     tables["agree"]["step"] = np.arange(_AGREE_STEPS + 1)

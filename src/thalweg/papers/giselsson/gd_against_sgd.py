@@ -5,8 +5,9 @@ import numpy as np
 
 import thalweg as tw
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
-from thalweg.papers.giselsson.common import mean, step_size
+from thalweg.papers.giselsson.common import step_size
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 
 _STEPS = 60
@@ -54,7 +55,7 @@ def _claims(gamma: float, runs: dict[str, np.ndarray]) -> list[Claim]:
     lengths = np.sqrt(np.sum(gd**2, axis=1))
     direction = gd[0] / lengths[0]
     aside = float(np.abs(gd @ np.array([-direction[1], direction[0]])).max())
-    end, error = mean(np.sum(runs["sgd"][:, -1] ** 2, axis=1))
+    end, error = Mean.of(np.sum(runs["sgd"][:, -1] ** 2, axis=1))
     left = (1 - gamma) ** (2 * _STEPS) * float(lengths[0]) ** 2
     return [
         Claim(

@@ -8,8 +8,8 @@ import numpy as np
 
 import thalweg as tw
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
-from thalweg.papers.giselsson.common import mean
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 
 _FIRST, _ALPHA = 0.1, 0.1
@@ -62,7 +62,7 @@ def _settled(first: float, setting: Setting) -> tuple[float, float]:
         chains=setting.choose(200, 1000),
         record=tw.Record(means={"x": lambda x: x[0]}, burn_in=2000),
     )
-    return mean(run.means["x"])
+    return Mean.of(run.means["x"])
 
 
 def _fixed_point() -> float:

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 import thalweg as tw
 from thalweg.papers.checks import Check, above, below, both, near, within
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
-from thalweg.papers.giselsson.common import mean
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 
 _EQUATIONS = 200
@@ -135,12 +135,12 @@ def _measured(
         chains=setting.choose(64, 32),
         record=tw.Record(means={"mean": problem.value}, burn_in=2000),
     )
-    return mean(run.means["mean"])
+    return Mean.of(run.means["mean"])
 
 
 def _convergence(systems: dict[int, _System]) -> list[Claim]:
     under, over = systems[_UNDER], systems[_OVER]
-    ends, error = mean(under.loss[:, -1] - under.least)
+    ends, error = Mean.of(under.loss[:, -1] - under.least)
     last = float(np.median(over.loss[:, -1]))
     return [
         Claim(

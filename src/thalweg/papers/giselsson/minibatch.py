@@ -10,8 +10,9 @@ from scipy.stats import spearmanr
 
 import thalweg as tw
 from thalweg.papers.checks import Check, above, below, both, is_so, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
-from thalweg.papers.giselsson.common import batch_gradients, least_product, mean
+from thalweg.papers.giselsson.common import batch_gradients, least_product
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 
 _N = 6
@@ -152,8 +153,8 @@ def _similarity(rng: np.random.Generator, landscape: tw.Landscape) -> Check:
 
 
 def _speed(squares: dict[int, np.ndarray]) -> list[Claim]:
-    ends = {b: mean(values[:, -1]) for b, values in squares.items()}
-    early = {b: mean(values[:, _EARLY // b]) for b, values in squares.items()}
+    ends = {b: Mean.of(values[:, -1]) for b, values in squares.items()}
+    early = {b: Mean.of(values[:, _EARLY // b]) for b, values in squares.items()}
     difference = ends[1][0] - ends[2][0]
     error = math.hypot(ends[1][1], ends[2][1])
     return [

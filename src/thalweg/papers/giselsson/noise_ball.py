@@ -7,8 +7,9 @@ import numpy as np
 
 import thalweg as tw
 from thalweg.papers.checks import above, below, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
-from thalweg.papers.giselsson.common import mean, square, step_size
+from thalweg.papers.giselsson.common import square, step_size
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 
 _SHOWN = 200
@@ -37,7 +38,7 @@ def noise_ball(setting: Setting) -> Outcome:
         run = tw.simulate(
             descent, landscape.start, steps=steps, key=setting.key, chains=chains, record=record
         )
-        found[batch] = mean(run.means["square"])
+        found[batch] = Mean.of(run.means["square"])
         cloud[f"x{batch}"], cloud[f"y{batch}"] = np.asarray(run.params).T[:, :_SHOWN]
     squares = {
         "batch": [1, 2],

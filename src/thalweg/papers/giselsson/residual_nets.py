@@ -9,9 +9,9 @@ import numpy as np
 
 import thalweg as tw
 from thalweg.papers.checks import Check, above, below, both, within
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.giselsson import nets
-from thalweg.papers.giselsson.common import mean
 from thalweg.papers.giselsson.nets import Trained
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 
@@ -186,7 +186,7 @@ def _silence(share: float) -> Claim:
 
 
 def _generalization(tested: dict[str, np.ndarray]) -> Claim:
-    (large, a), (small, b) = mean(tested["large"]), mean(tested["small"])
+    (large, a), (small, b) = Mean.of(tested["large"]), Mean.of(tested["small"])
     difference, error = large - small, float(np.hypot(a, b))
     return Claim(
         "Connection to generalization",

@@ -10,9 +10,10 @@ from scipy.integrate import quad
 import thalweg as tw
 from thalweg.noise_models import loss_scaled
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-from thalweg.papers.wojtowytsch.common import downhill, mean
+from thalweg.papers.wojtowytsch.common import downhill
 
 _CURVATURE = 0.7
 _STEP, _STEPS, _EVERY = 0.002, 1500, 50
@@ -77,7 +78,7 @@ def _paths(setting: Setting, strength: float, m: int, convention: str, chains: i
 
 
 def _speed(logs: np.ndarray) -> tuple[float, float]:
-    return mean(logs[:, -1] / (_STEP * _STEPS))
+    return Mean.of(logs[:, -1] / (_STEP * _STEPS))
 
 
 # Euler's chain is off by the first order, at most half of the square of lambda s dt, .0084: seen

@@ -1,4 +1,4 @@
-"""What several experiments of the slides share."""
+"""What several experiments of this document share."""
 
 import functools
 from collections.abc import Callable
@@ -32,19 +32,6 @@ def two_factors() -> tw.FiniteSum:
 
 def _factors(p: Float[Array, " 2"], x: Float[Array, ""]) -> Float[Array, ""]:
     return (x * (p[0] * p[1] - 1)) ** 2 / 2
-
-
-def mean(values: Any) -> tuple[float, float]:
-    """The mean over chains and its standard error."""
-    numbers = np.asarray(values, dtype=float)
-    return float(numbers.mean()), float(numbers.std(ddof=1) / np.sqrt(numbers.size))
-
-
-def share(truths: Any) -> tuple[float, float]:
-    """The share of the true ones and its standard error, 1/N at least."""
-    truths = np.asarray(truths, dtype=float)
-    p, n = float(truths.mean()), truths.size
-    return p, max(float(np.sqrt(p * (1 - p) / n)), 1 / n)
 
 
 def slope(x: Any, y: Any) -> float:

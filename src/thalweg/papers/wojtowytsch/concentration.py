@@ -13,9 +13,10 @@ from scipy.integrate import dblquad, quad
 import thalweg as tw
 from thalweg.noise_models import loss_scaled
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-from thalweg.papers.wojtowytsch.common import downhill, mean
+from thalweg.papers.wojtowytsch.common import downhill
 
 _TURN = 2 * np.pi
 _BINS = 16
@@ -260,7 +261,7 @@ def _scaled(setting: Setting) -> Claim:
     )
     cosines = np.cos(np.asarray(run.params[:, 0]))
     low = np.asarray(jax.vmap(_valley)(run.params)) < 0.05
-    all_of, near_by = mean(cosines), mean(cosines[low])
+    all_of, near_by = Mean.of(cosines), Mean.of(cosines[low])
     return Claim(
         "Theorem, noise scaled by the loss",
         "paths with noise √(ησf) in codimension 3 (ησ = 8, α = 1.25) have the law f^-α, and near "
@@ -295,7 +296,7 @@ def _geometry() -> Claim:
     speed = np.hypot(np.sin(u), np.cos(u) / 2)
     by_length = float(np.sum(speed * np.cos(u) ** 2) / speed.sum())
     ends = np.asarray(run.params)
-    found, error = mean(ends[:, 0] ** 2 / (ends[:, 0] ** 2 + 4 * ends[:, 1] ** 2))
+    found, error = Mean.of(ends[:, 0] ** 2 / (ends[:, 0] ** 2 + 4 * ends[:, 1] ** 2))
     # The width of the tube, T over the square of the radius of curvature, bends the law.
     return Claim(
         "summary, third point",

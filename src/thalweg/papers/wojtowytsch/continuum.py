@@ -7,9 +7,10 @@ import numpy as np
 
 import thalweg as tw
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-from thalweg.papers.wojtowytsch.common import HALVES, mean, quadratics, slope
+from thalweg.papers.wojtowytsch.common import HALVES, quadratics, slope
 
 _TIME = 1.2
 _STEPS = (0.05, 0.1, 0.2, 0.4)
@@ -82,8 +83,8 @@ def _limit_rates(
         chains=setting.choose(40_000, 400_000),
     )
     squares = np.asarray(run.params)[:, 0] ** 2
-    value, error = mean(squares)
-    logs = mean(np.log(squares))
+    value, error = Mean.of(squares)
+    logs = Mean.of(np.log(squares))
     return (np.log(value) / _TIME, error / value / _TIME), (logs[0] / _TIME, logs[1] / _TIME)
 
 

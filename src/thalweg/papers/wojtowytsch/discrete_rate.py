@@ -7,9 +7,10 @@ import numpy as np
 
 import thalweg as tw
 from thalweg.papers.checks import Check, above, below, both, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-from thalweg.papers.wojtowytsch.common import HALVES, mean, quadratics
+from thalweg.papers.wojtowytsch.common import HALVES, quadratics
 
 _STEPS = (0.1, 0.4, 0.6)
 _COUNT = 8
@@ -39,8 +40,8 @@ def discrete_rate(setting: Setting) -> Outcome:
         "rates": {"eta": etas, "corrected": _corrected(etas), "printed": _printed(etas)},
         "measured": {
             "eta": list(ratios),
-            "ratio": [mean(r[:, 1])[0] for r in ratios.values()],
-            "error": [mean(r[:, 1])[1] for r in ratios.values()],
+            "ratio": [Mean.of(r[:, 1])[0] for r in ratios.values()],
+            "error": [Mean.of(r[:, 1])[1] for r in ratios.values()],
         },
         "decay": {
             "step": np.arange(_COUNT + 1),
@@ -80,7 +81,7 @@ def _ratios(setting: Setting, step: float, chains: int) -> np.ndarray:
 
 
 def _rate_claims(ratios: dict[float, np.ndarray]) -> list[Claim]:
-    found = {eta: mean(ratios[eta][:, 1]) for eta in _STEPS}
+    found = {eta: Mean.of(ratios[eta][:, 1]) for eta in _STEPS}
 
     def not_above(rate: Any) -> Check:
         return both(*(_not_above(*found[eta], rate(eta)) for eta in _STEPS))
@@ -108,9 +109,9 @@ def _rate_claims(ratios: dict[float, np.ndarray]) -> list[Claim]:
             "Lemma, discrete time",
             f"E f(θ_t) is at most ρ^t E f(θ₀), after {_COUNT} steps at η = .1",
             near(
-                mean(ratios[0.1][:, -1])[0],
+                Mean.of(ratios[0.1][:, -1])[0],
                 float(_corrected(0.1)) ** _COUNT,
-                error=mean(ratios[0.1][:, -1])[1],
+                error=Mean.of(ratios[0.1][:, -1])[1],
             ),
         ),
     ]
@@ -125,7 +126,7 @@ def _not_above(value: float, error: float, bound: float) -> Check:
 def _bound_claims(ratios: dict[float, np.ndarray]) -> list[Claim]:
     hessians = jnp.asarray(HALVES)[:, None, None]
     exact = tw.stability.mean_square_threshold(hessians, batch_size=1)
-    beyond = mean(ratios[1.05 * _BOUND][:, 1])
+    beyond = Mean.of(ratios[1.05 * _BOUND][:, 1])
     paths = np.log(ratios[1.05 * _BOUND][:, -1])
     return [
         Claim(
@@ -138,7 +139,7 @@ def _bound_claims(ratios: dict[float, np.ndarray]) -> list[Claim]:
             "Lemma, step bound",
             "the bound is about the mean: at η = 1.4 almost every path still converges (the mean "
             f"of log f(θ_t)/f(θ₀) at t = {_COUNT})",
-            below(mean(paths)[0], 0, error=mean(paths)[1]),
+            below(Mean.of(paths)[0], 0, error=Mean.of(paths)[1]),
         ),
     ]
 
@@ -146,7 +147,7 @@ def _bound_claims(ratios: dict[float, np.ndarray]) -> list[Claim]:
 def _limits(ratios: dict[float, np.ndarray]) -> list[Claim]:
     # The only minimiser is 0, so |theta_t - theta_infinity|^2 is twice f.
     decayed = [
-        (mean(ratios[eta][:, _COUNT // 2]), float(_corrected(eta)) ** (_COUNT // 2))
+        (Mean.of(ratios[eta][:, _COUNT // 2]), float(_corrected(eta)) ** (_COUNT // 2))
         for eta in _STEPS
     ]
     return [

@@ -9,9 +9,10 @@ from jaxtyping import Array, Float
 import thalweg as tw
 from thalweg.noise_models import loss_scaled
 from thalweg.papers.checks import above, below, both
+from thalweg.papers.estimates import Share
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-from thalweg.papers.wojtowytsch.common import downhill, share, slope
+from thalweg.papers.wojtowytsch.common import downhill, slope
 
 _STEP, _SIGMA = 0.02, 30.0
 _EVERY = 50
@@ -81,7 +82,7 @@ def _claims(
     part = (alive > 0.05) & (times > 500)
     rate = slope(times[part], np.log(means[part]))
     error = abs(rate) * float(np.sqrt(1 / (len(logs) * alive[part][-1])))
-    last = share(arrived[:, -1])
+    last = Share.of(arrived[:, -1])
     # Steps from one height to another of the chains that reached it, first to first: the chains
     # may go up again between, which counts.
     down = (logs < _LOW).any(axis=1)

@@ -11,9 +11,10 @@ from scipy.special import erf
 import thalweg as tw
 from thalweg.noise_models import isotropic, loss_scaled
 from thalweg.papers.checks import below, both, near
+from thalweg.papers.estimates import Share
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-from thalweg.papers.wojtowytsch.common import downhill, share, slope
+from thalweg.papers.wojtowytsch.common import downhill, slope
 
 _S = 0.5
 _TIME = 0.25
@@ -92,7 +93,7 @@ def _fokker_planck(
         key=setting.key,
         chains=count,
     )
-    found, error = share(abs(np.asarray(run.params)[:, 0]) < _HALF)
+    found, error = Share.of(abs(np.asarray(run.params)[:, 0]) < _HALF)
     grid = chains["sde"].grid
     # As narrow as a cell.
     start = jnp.asarray(abs(grid.centres[0] - 1.0) < 0.006, dtype=float)

@@ -9,9 +9,10 @@ from jaxtyping import Array, Float
 import thalweg as tw
 from thalweg.noise_models import loss_scaled, singular_directions
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-from thalweg.papers.wojtowytsch.common import downhill, mean
+from thalweg.papers.wojtowytsch.common import downhill
 
 _COUNT = 6
 _ETAS = (0.25, 0.5, 1.0)
@@ -119,7 +120,7 @@ def _logs(setting: Setting, diffusion: tw.Diffusion, chains: int) -> np.ndarray:
 def _speed(logs: np.ndarray) -> tuple[float, float]:
     """Of log |theta| in the second half of the time."""
     half = logs.shape[1] // 2
-    return mean((logs[:, -1] - logs[:, half]) / ((logs.shape[1] - 1 - half) * _EVERY * _FINE))
+    return Mean.of((logs[:, -1] - logs[:, half]) / ((logs.shape[1] - 1 - half) * _EVERY * _FINE))
 
 
 def _rank_claim(draw: np.random.Generator) -> Claim:

@@ -10,9 +10,10 @@ from jaxtyping import Array, Float
 
 import thalweg as tw
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Share
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-from thalweg.papers.wojtowytsch.common import share, slope
+from thalweg.papers.wojtowytsch.common import slope
 
 _SAMPLES, _UNITS, _INPUTS = 8, 6, 2
 _SIZE = _UNITS * (_INPUTS + 2)
@@ -166,7 +167,7 @@ def _curvatures(
 def _curvature_claims(
     at: Float[np.ndarray, "tries m"], lowest: Float[np.ndarray, "distances tries"]
 ) -> list[Claim]:
-    negative = [share(row < -1e-10) for row in lowest]
+    negative = [Share.of(row < -1e-10) for row in lowest]
     power = slope(np.log(_DISTANCES), np.log(-np.median(lowest, axis=1)))
     return [
         Claim(

@@ -7,9 +7,10 @@ import numpy as np
 
 import thalweg as tw
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-from thalweg.papers.wojtowytsch.common import mean, quadratics, two_factors
+from thalweg.papers.wojtowytsch.common import quadratics, two_factors
 
 # Four data in the plane; their Hessians are x x'.
 _ROWS = np.array([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0], [1.0, -1.0]])
@@ -97,7 +98,7 @@ def _pair(setting: Setting) -> Claim:
             key=setting.key,
             chains=20_000,
         )
-        runs[name] = mean(np.asarray(run.params)[:, 0] ** 2)
+        runs[name] = Mean.of(np.asarray(run.params)[:, 0] ** 2)
     draws = (1 - 2 * step + 1.5 * step**2) ** 8
     return Claim(
         "open problem 6",
@@ -129,7 +130,7 @@ def _ends(setting: Setting, sampler: Any) -> np.ndarray:
 def _limit_claims(ends: dict[str, np.ndarray]) -> list[Claim]:
     spreads = {name: float(values.std(ddof=1)) for name, values in ends.items()}
     ratio = spreads["reshuffled"] / spreads["sgd"]
-    centres = {name: mean(values) for name, values in ends.items()}
+    centres = {name: Mean.of(values) for name, values in ends.items()}
     apart = centres["sgd"][0] / centres["reshuffled"][0]
     count = len(ends["sgd"])
     return [

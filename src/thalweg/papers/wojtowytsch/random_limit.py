@@ -5,9 +5,10 @@ import numpy as np
 
 import thalweg as tw
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-from thalweg.papers.wojtowytsch.common import mean, slope, two_factors
+from thalweg.papers.wojtowytsch.common import slope, two_factors
 
 _TIME = 20.0
 _STEP = 0.02
@@ -137,8 +138,8 @@ def _where(ends: dict[tuple[float, int], np.ndarray], linear: float) -> list[Cla
     spreads = [float(kept[step, 0].std(ddof=1)) for step in (_STEP, _STEP / 2)]
     count = len(kept[_STEP, 0])
     ratio = spreads[0] / spreads[1]
-    other = mean(kept[_STEP, 1])
-    apart = abs(mean(kept[_STEP, 0])[0] - other[0]) / spreads[0]
+    other = Mean.of(kept[_STEP, 1])
+    apart = abs(Mean.of(kept[_STEP, 0])[0] - other[0]) / spreads[0]
     return [
         Claim(
             "Lemma and Theorem, θ_∞",
@@ -234,7 +235,7 @@ def _bounded_noise(setting: Setting) -> Claim:
         key=setting.key,
         chains=512,
     )
-    square, error = mean((np.asarray(run.params) ** 2).sum(axis=1))
+    square, error = Mean.of((np.asarray(run.params) ** 2).sum(axis=1))
     return Claim(
         "expectation 1",
         "unlike SGD whose noise does not vanish at the solution: three quadratics without a common "

@@ -10,9 +10,10 @@ from scipy.integrate import quad
 import thalweg as tw
 from thalweg.noise_models import loss_scaled
 from thalweg.papers.checks import above, below, both, near
+from thalweg.papers.estimates import Share
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
-from thalweg.papers.wojtowytsch.common import downhill, share
+from thalweg.papers.wojtowytsch.common import downhill
 
 _STRENGTHS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
 _TIMES = np.linspace(0.25, 4.0, 16)
@@ -205,7 +206,7 @@ def _log_radius(setting: Setting, four: tw.MarkovGrid) -> Claim:
         key=setting.key,
         chains=count,
     )
-    found, error = share(np.linalg.norm(np.asarray(run.params), axis=1) < 1)
+    found, error = Share.of(np.linalg.norm(np.asarray(run.params), axis=1) < 1)
     grid = four.grid
     begin = jnp.asarray(abs(grid.centres[0] - 1.0) < 0.03, dtype=float)
     law = four.evolve(begin, [time]).densities[0]

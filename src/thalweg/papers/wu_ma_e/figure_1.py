@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 import thalweg as tw
 from thalweg.papers.checks import above, below, both
+from thalweg.papers.estimates import Mean
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 from thalweg.papers.wu_ma_e.minima import fresh
@@ -197,12 +198,6 @@ def _place(problem: tw.FiniteSum, training: Any, plan: _Plan) -> dict[str, float
     }
 
 
-def _mean(values: Any) -> tuple[float, float]:
-    """The mean over runs and its standard error."""
-    numbers = np.asarray(values, dtype=float)
-    return float(numbers.mean()), float(numbers.std(ddof=1) / math.sqrt(numbers.size))
-
-
 def _claims(plan: _Plan, runs: list[_Escape]) -> list[Claim]:
     right = [run.before["train accuracy"] for run in runs]
     passes = [run.at * plan.batch / (plan.clean + plan.wrong) for run in runs]
@@ -212,11 +207,11 @@ def _claims(plan: _Plan, runs: list[_Escape]) -> list[Claim]:
     calm = [run.control["train loss"] / run.before["train loss"] for run in runs]
     ends = [run.after["train loss"] / run.loss.max() for run in runs]
     flatter = [math.log(run.after["sharpness"] / run.before["sharpness"]) for run in runs]
-    better = _mean([run.after["test accuracy"] - run.before["test accuracy"] for run in runs])
-    waited = _mean([run.control["test accuracy"] - run.before["test accuracy"] for run in runs])
+    better = Mean.of([run.after["test accuracy"] - run.before["test accuracy"] for run in runs])
+    waited = Mean.of([run.control["test accuracy"] - run.before["test accuracy"] for run in runs])
     before = [run.before["threshold"] for run in runs]
     after = [run.after["threshold"] for run in runs]
-    flat = _mean(flatter)
+    flat = Mean.of(flatter)
     return [
         Claim(
             "Figure 1",
