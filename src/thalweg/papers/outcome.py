@@ -62,8 +62,8 @@ class Claim:
             "where": self.where,
             "statement": self.statement,
             "verdict": self.verdict,
-            "printed": self.printed._asdict(),
-            "corrected": None if self.corrected is None else self.corrected._asdict(),
+            "printed": self.printed.saved(),
+            "corrected": None if self.corrected is None else self.corrected.saved(),
             "reading": self.reading,
             "correction": self.correction,
         }

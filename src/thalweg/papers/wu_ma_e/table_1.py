@@ -134,7 +134,7 @@ def _of_all(check: Check, tables: dict[str, dict[str, Any]]) -> Check:
     """What holds for the trainings there are is open while others are missing."""
     missing = _missing(tables)
     text = f"{check.text}{missing}".removeprefix("; ")
-    return Check(None if check.holds and missing else check.holds, text)
+    return check._replace(holds=None if check.holds and missing else check.holds, text=text)
 
 
 def _tends(tables: dict[str, dict[str, Any]]) -> Claim:
