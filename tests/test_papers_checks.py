@@ -14,8 +14,13 @@ from thalweg.papers.outcome import Claim
     [
         (near(1.02, 1, error=0.01), True, "1.020 ± 0.010, expected 1"),
         (near(1.04, 1, error=0.01), False, "1.040 ± 0.010, expected 1"),
-        (near(1.04, 1, error=0.01, tolerance=0.02), True, "1.040 ± 0.010, expected 1"),
-        (near(math.nan, 1, tolerance=9), False, "nan, expected 1"),
+        (
+            near(1.04, 1, error=0.01, tolerance=0.02),
+            True,
+            "1.040 ± 0.010, expected 1 to within 0.02",
+        ),
+        (near(math.nan, 1, tolerance=9), False, "nan, expected 1 to within 9"),
+        (near(5, 1, error=math.inf), False, "5.000 ± inf, expected 1"),
         (below(1, 2), True, "1 < 2"),
         (below(2, 1), False, "not 2 < 1"),
         (below(1, 2, error=0.5), None, "1.00 ± 0.50 < 2 within three standard errors"),

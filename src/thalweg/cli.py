@@ -5,8 +5,7 @@ Everything heavy is imported inside the commands, so that ``--version`` and ``--
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -185,11 +184,12 @@ def _written(
     # Before the work, so that a missing plotting library is noticed now.
     from thalweg import report
     from thalweg.compare import Output
+    from thalweg.progress import shown
 
     named = {} if command is None else {"command": command}
     output = Output.at(out, {**named, "problem": problem, **options})
     try:
-        with _progress() as progress:
+        with shown() as progress:
             result = function(
                 problem, work=lambda: output.open(overwrite), progress=progress, **options
             )
@@ -241,26 +241,6 @@ def _sizes(text: str | None) -> tuple[int, ...] | None:
         raise InputError(
             f"--batch is {text!r}; expected whole numbers with commas, as in 32,8,4"
         ) from None
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar a sampler on a terminal, nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(label: str, done: int, total: int) -> None:
-            if label not in tasks:
-                tasks[label] = bars.add_task(label, total=total)
-            bars.update(tasks[label], completed=done)
-
-        yield report
 
 
 @app.command()

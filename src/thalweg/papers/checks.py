@@ -56,10 +56,12 @@ def near(value: float, expected: float, *, error: float = 0.0, tolerance: float 
         tolerance: What the method or the printed digits leave open, t.
     """
     numbers = (Compared(value, error, "near", expected, tolerance),)
-    if not math.isfinite(value):
-        return Check(False, f"{number(value)}, expected {number(expected)}", numbers)
-    holds = abs(value - expected) <= SIGMAS * error + tolerance
-    return Check(holds, f"{measured(value, error)}, expected {number(expected)}", numbers)
+    text = f"{measured(value, error)}, expected {number(expected)}"
+    if tolerance:
+        text += f" to within {tolerance:.2g}"
+    # A value or an error that is not finite is near nothing.
+    holds = math.isfinite(error) and abs(value - expected) <= SIGMAS * error + tolerance
+    return Check(holds, text, numbers)
 
 
 def below(value: float, bound: float, *, error: float = 0.0) -> Check:

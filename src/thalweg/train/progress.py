@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
+from thalweg.progress import duration
+
 # Told the steps done, the steps in all, and a text with throughput and time left.
 Progress: TypeAlias = Callable[[int, int, str], None]
 
@@ -33,7 +35,7 @@ class Pace:
             return
         self._told = now
         rate = (done - self._first) / max(now - self._begun, 1e-9)
-        left = "" if rate == 0 else f", {_duration((self._total - done) / rate)} left"
+        left = "" if rate == 0 else f", {duration((self._total - done) / rate)} left"
         self._progress(done, self._total, f"{_rounded(rate * self._samples)} samples/s{left}")
 
 
@@ -42,11 +44,3 @@ def _rounded(number: float) -> str:
         if number >= unit:
             return f"{number / unit:.3g}{name}"
     return f"{number:.3g}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
