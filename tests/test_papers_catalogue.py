@@ -1,5 +1,8 @@
 """No statement of a document is without an experiment, and no experiment is lost."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 
 from thalweg.papers import DOCUMENTS, experiments
@@ -51,3 +54,14 @@ def test_quick_runs_fit_into_twelve_minutes():
     quick = [one.seconds[0] for one in experiments()]
     assert max(quick) < 60
     assert sum(quick) < 12 * 60
+
+
+def test_the_page_of_claims_is_whole():
+    path = Path(__file__).parents[1] / "docs" / "reproduced" / "page.py"
+    page = runpy.run_path(str(path))
+    kept = page["kept"]()
+    assert set(kept) == {one.name for one in experiments()}
+    assert page["PAGE"].read_text() == page["page"](kept)
+    for name, found in kept.items():
+        assert found["claims"], name
+        assert all(claim["verdict"] != "does not hold" for claim in found["claims"]), name

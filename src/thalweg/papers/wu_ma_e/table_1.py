@@ -10,7 +10,7 @@ from thalweg.papers.checks import Check, above, below, both, is_so, near
 from thalweg.papers.experiment import Setting, experiment
 from thalweg.papers.outcome import Claim, Outcome, Panel, Picture, Series
 from thalweg.papers.wu_ma_e.minima import Task, cifar, fashion, found
-from thalweg.papers.wu_ma_e.points import TABLE_1
+from thalweg.papers.wu_ma_e.points import FIGURE_3, TABLE_1
 
 # The loss at which the authors' scripts stop, and their most steps.
 _BELOW, _STEPS = 1e-4, 200_000
@@ -153,22 +153,40 @@ def _tends(tables: dict[str, dict[str, Any]]) -> Claim:
 
 
 def _as_printed(name: str, table: dict[str, Any]) -> Claim:
-    checks: list[Check] = []
+    printed: list[Check] = []
+    scattered: list[Check] = []
     for place, runs in enumerate(table["runs"]):
         if table["fitted"][place] < max(runs, 1):
             continue
         spread = np.nan_to_num(table["deviation"][place])
         error = math.hypot(spread, table["printed deviation"][place])
         expected = table["printed"][place]
-        # What is printed has two digits at times, and the last swing of a run is a matter of luck.
-        checks.append(
-            near(table["sharpness"][place], expected, error=error, tolerance=_SWING / 2 * expected)
-        )
+        wider = math.hypot(error, _scatter(name, table["step size"][place]))
+        for checks, allowed in ((printed, error), (scattered, wider)):
+            # Two digits are printed at times, and the last swing of a run is a matter of luck.
+            checks.append(
+                near(
+                    table["sharpness"][place],
+                    expected,
+                    error=allowed,
+                    tolerance=_SWING / 2 * expected,
+                )
+            )
     return Claim(
         "Table 1",
         f"the sharpness on {name} is what the table says, within three deviations and a twentieth",
-        _of_all(both(*checks), {name: table}),
+        _of_all(both(*printed), {name: table}),
+        _of_all(both(*scattered), {name: table}),
+        correction="trainings scatter more than the table's deviations say: those of Figure 3 with "
+        "the same step are at 17.1 ± 2.0 (CIFAR-10, η = .1; in the table 19.8 ± .1) and 3.8 ± .2 "
+        "(FashionMNIST, η = .5; 3.9)",
     )
+
+
+def _scatter(name: str, step: float) -> float:
+    """The deviation of gradient descent's sharpness in Figure 3, which has one step a data set."""
+    same = (name, step) in {("fashionmnist-1000", 0.5), ("cifar10-2class-1000", 0.1)}
+    return FIGURE_3[name][1000][0][1] if same else 0.0
 
 
 def _picture(tables: dict[str, dict[str, Any]]) -> Picture:
