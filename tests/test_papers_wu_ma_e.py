@@ -32,9 +32,12 @@ def test_table_1_refuses_what_is_sharper_than_two_over_eta():
     edge, _, printed = table_1_of({name: whole}, 1e-4, 100).claims
     assert edge.verdict == WRONG
     assert printed.verdict == HOLDS
-    sharper = [_row(0.5, 1000, 4.5), *good[1:]]
+    sharper = [_row(0.5, 1000, 4.9), *good[1:]]
     edge, _, printed = table_1_of({name: sharper}, 1e-4, 100).claims
     assert edge.verdict == printed.verdict == "does not hold"
+    # Three deviations of Figure 3 and a twentieth are .87: by no more than that.
+    within = table_1_of({name: [_row(0.5, 1000, 4.7), *whole[1:]]}, 1e-4, 100).claims[-1]
+    assert within.verdict == WRONG
 
 
 def test_figure_3_counts_minima_that_the_exact_threshold_forbids():

@@ -8,12 +8,12 @@ Takes the claims of results, or of single outcomes, into what is there; later on
 
 import argparse
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from thalweg.papers.catalogue import DOCUMENTS, experiments
+from thalweg.papers.job import counted
 from thalweg.report.claims_tables import deciding
 
 _HERE = Path(__file__).parent
@@ -48,9 +48,7 @@ def taken(found: Mapping[str, Any], quick: bool) -> dict[str, Any]:
 
 def page(there: Mapping[str, Any]) -> str:
     """The page, in the order of the catalogue."""
-    verdicts = Counter(claim["verdict"] for one in there.values() for claim in one["claims"])
-    counts = ", ".join(f"{verdicts[v]} {mark.strip('*')}" for v, mark in _MARKS.items())
-    parts = [_HEAD, f"{sum(verdicts.values())} claims: {counts}."]
+    parts = [_HEAD, counted([claim for one in there.values() for claim in one["claims"]])]
     for name, document in DOCUMENTS.items():
         parts += ["", f"## {document.source}", ""]
         for one in experiments():

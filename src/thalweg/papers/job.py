@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from multiprocessing import get_context
@@ -165,13 +165,18 @@ def _missing(one: Experiment, data_dir: str | Path | None) -> str:
     return next((name for name in one.needs if there[name] == "to download"), "")
 
 
-def _sentences(done: Sequence[dict[str, Any]]) -> list[str]:
-    verdicts = [claim["verdict"] for one in done for claim in one.get("claims", ())]
-    skipped = [one["name"] for one in done if one["skipped"]]
+def counted(claims: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims hold, and how many do not, as a sentence."""
+    verdicts = [claim["verdict"] for claim in claims]
     counts = {words: verdicts.count(verdict) for verdict, words in _COUNTED.items()}
     told = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
+    return f"Of {len(verdicts)} claims: {told or 'none was decided'}."
+
+
+def _sentences(done: Sequence[dict[str, Any]]) -> list[str]:
+    skipped = [one["name"] for one in done if one["skipped"]]
     sentences = [f"Skipped, for their data are not there: {', '.join(skipped)}."] if skipped else []
-    return [*sentences, f"Of {len(verdicts)} claims: {told or 'none was decided'}."]
+    return [*sentences, counted([claim for one in done for claim in one.get("claims", ())])]
 
 
 def failures(result: dict[str, Any]) -> list[str]:
