@@ -19,7 +19,7 @@ import typer.main
 from jax.flatten_util import ravel_pytree
 
 import thalweg as tw
-from thalweg import cli, datasets, models
+from thalweg import cli, datasets, models, progress
 from thalweg.__main__ import main
 from thalweg.errors import InputError
 from thalweg.measure.params import load_params
@@ -81,7 +81,7 @@ def small(tmp_path_factory):
     config, out = folder / "small.toml", folder / "run"
     config.write_text(SMALL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "_progress", bars_that_stop("RR rolling, half step, B=10"))
+        patch.setattr(progress, "shown", bars_that_stop("RR rolling, half step, B=10"))
         assert main(["train", str(config), "--out", str(out)]) == 130
     assert not (out / "result.json").exists()
     with pytest.raises(InputError, match="holds a training that is not finished"):
