@@ -92,6 +92,7 @@ def test_the_usual_mueller_brown():
     assert_known(graph, landscape, ((1, 2), (0, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branch", ["repaired", "literal"])
 def test_atoms(branch):
     landscape = landscapes.atoms(second_branch=branch)

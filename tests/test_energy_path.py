@@ -182,6 +182,7 @@ def test_the_residual_falls_with_the_square_of_the_distance():
     assert np.log2(few / many) / np.log2(63 / 31) == pytest.approx(2, abs=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branch", ["repaired", "literal"])
 def test_atoms(branch):
     landscape = landscapes.atoms(second_branch=branch)

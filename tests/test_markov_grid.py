@@ -86,7 +86,14 @@ def test_masses_are_halved_by_adding_them():
     assert flat.error[0] < 1e-12
 
 
-@pytest.mark.parametrize("what", ["exit", "average", "committor"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param("exit", marks=pytest.mark.slow),
+        pytest.param("average", marks=pytest.mark.slow),
+        "committor",
+    ],
+)
 def test_derivatives_by_the_step_agree_with_differences(what):
     grid = tw.Grid(-2.2, 2.2, 60)
     problem = tilted(0.8)
