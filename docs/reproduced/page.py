@@ -41,11 +41,6 @@ def kept() -> dict[str, Any]:
     return json.loads(KEPT.read_text()) if KEPT.is_file() else {}
 
 
-def taken(found: Mapping[str, Any], quick: bool) -> dict[str, Any]:
-    """What the page keeps of an experiment."""
-    return {"quick": quick, "seconds": round(found["seconds"], 1), "claims": found["claims"]}
-
-
 def page(there: Mapping[str, Any]) -> str:
     """The page, in the order of the catalogue."""
     parts = [_HEAD, counted([claim for one in there.values() for claim in one["claims"]])]
@@ -83,7 +78,7 @@ def main() -> None:
         quick = result.get("arguments", {}).get("quick", False)
         for one in result.get("experiments", [result]):
             if not one["skipped"]:
-                there[one["name"]] = taken(one, quick)
+                there[one["name"]] = {"quick": quick, "claims": one["claims"]}
     KEPT.write_text(json.dumps(there, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(page(there))
 
