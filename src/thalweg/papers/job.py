@@ -9,6 +9,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from thalweg.datasets import available
 from thalweg.errors import known
 from thalweg.output import environment, plain
@@ -144,6 +146,8 @@ def _finished(
         return json.loads(kept.read_text())
     start = time.perf_counter()
     outcome = one(quick=quick, seed=seed, data_dir=data_dir, folder=own, progress=progress)
+    # Its programs are of no use to the others, and would come to gigabytes.
+    jax.clear_caches()
     found = {
         **about,
         "skipped": None,
