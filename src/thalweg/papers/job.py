@@ -146,8 +146,9 @@ def _finished(
         return json.loads(kept.read_text())
     start = time.perf_counter()
     outcome = one(quick=quick, seed=seed, data_dir=data_dir, folder=own, progress=progress)
-    # Its programs are of no use to the others, and would come to gigabytes.
-    jax.clear_caches()
+    if not quick:
+        # All programs together come to gigabytes; what few share costs a second to compile again.
+        jax.clear_caches()
     found = {
         **about,
         "skipped": None,
